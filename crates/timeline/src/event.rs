@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The vocabulary: what happened, to which thread, when.
+//!
+//! These are decoded facts, not wire bytes: `lacuna-probes` turns ring records into them, the
+//! simulator makes them from a known truth, and both look the same from here. Nothing here decides
+//! what a fact means; `cause.rs` does.
+//!
+//! All instants are `CLOCK_MONOTONIC` nanoseconds ([`Ns`]); 0 is never a valid instant, and where
+//! an instant may be missing the type says `Option`.
+
+/// An instant on `CLOCK_MONOTONIC`, or a length of time; nanoseconds.
+pub type Ns = u64;
+
+/// A thread, by an id of our own that survives `exec`, renaming and reuse of its tid.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ThreadId(pub u64);
+
+/// A process: thread group id plus the start of its leader, so that a reused pid is another process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ProcessId {
+    /// Thread group id in the initial pid namespace.
+    pub tgid: u32,
+    /// `group_leader->start_time`, `CLOCK_MONOTONIC` nanoseconds.
+    pub start_ns: Ns,
+}
+
+/// A file, socket, pipe, ... as the kernel side resolved it at switch-out; 64-bit hash of its identity.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ObjectId(pub u64);
+
+/// A kernel stack, by the hash of its frames.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct StackId(pub u64);
+
+/// The kernel's 16-byte thread name (`comm`), without its trailing zeros, lossily as UTF-8.
+pub type Comm = Box<str>;
+
+/// Everything that the account can be told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A thread was seen for the first time, renamed, or went through `exec`: the newest one holds.
+    Thread(ThreadInfo),
+    /// A thread came back on a CPU: one whole cycle of running, then waiting.
+    Cycle(Cycle),
+    /// Several cycles of one kind, summed by the kernel side under overload.
+    Merged(Merged),
+    /// A kernel detour of 10 microseconds or more has ended.
+    Detour(Detour),
+    /// A thread left its CPU for the last time.
+    Exit(Exit),
+    /// What a thread was doing when the iterator looked: confirms silence.
+    Snapshot(Snapshot),
+    /// What an [`ObjectId`] stands for.
+    Object(ObjectInfo),
+    /// What a [`StackId`] stands for.
+    Stack(StackInfo),
+    /// A stretch of time in which records may be missing that carry no proof of their own.
+    Doubt(Doubt),
+}
+
+/// Who a thread is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThreadInfo {
+    /// Our id.
+    pub thread: ThreadId,
+    /// The process it belongs to.
+    pub process: ProcessId,
+    /// Kernel thread id in the initial pid namespace.
+    pub tid: u32,
+    /// Thread id in the thread's own pid namespace (what glibc and the SDKs know).
+    pub ns_tid: u32,
+    /// Process id in the thread's own pid namespace.
+    pub ns_tgid: u32,
+    /// The kernel's name of the thread.
+    pub comm: Comm,
+    /// A kernel thread or io worker: it has no meaningful user registers.
+    pub kernel: bool,
+    /// `task->start_time`.
+    pub start_ns: Ns,
+    /// From here on its records are complete (its first switch after attach, or its birth).
+    pub since: Ns,
+    /// cgroup id (v2) or 0.
+    pub cgroup: u64,
+    /// User FS base (x86-64: glibc's `pthread_self()`), 0 where unknown.
+    pub fs_base: u64,
+}
+
+/// One cycle of a thread: on the CPU from `prev_in` to `out`, off it from `out` to `end`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cycle {
+    /// Whose.
+    pub thread: ThreadId,
+    /// Per-thread record number; every attempted record counts, so a lost one leaves a hole.
+    pub seq: u64,
+    /// When it had come on the CPU; `None` if that was not seen.
+    pub prev_in: Option<Ns>,
+    /// When it left the CPU, how, and for what.
+    pub off: Off,
+    /// The latest `sched_waking` (or `sched_wakeup_new`) since `prev_in`; raw, not clamped.
+    /// `None`: none was seen.
+    pub waking: Option<Ns>,
+    /// Who woke it.
+    pub waker: Waker,
+    /// When it was put on the run queue of the CPU where it then ran (`last_queued`).
+    pub enqueued: Option<Ns>,
+    /// That CPU was idle until it switched to this thread: nobody ran instead.
+    pub from_idle: bool,
+    /// Time it queued on other CPUs before it was migrated, and when the last such stretch ended.
+    pub migrated: Option<Migrated>,
+    /// A CPU bandwidth limit denied the CPU within this wait.
+    pub throttle: Option<Throttle>,
+    /// When it came back on a CPU.
+    pub end: Ns,
+    /// The CPU that it came back on.
+    pub cpu: u16,
+    /// Who ran on that CPU between `enqueued` and `end`.
+    pub blame: Blame,
+    /// The kernel stack of the wait, where one was taken.
+    pub stack: Option<StackId>,
+    /// Page faults since the previous record of this thread.
+    pub faults: Faults,
+}
+
+/// How and why a thread left the CPU.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Off {
+    /// When (switch-out).
+    pub at: Ns,
+    /// Still runnable, or blocked and in which way.
+    pub state: OffState,
+    /// What it was doing in the kernel.
+    pub wait: Wait,
+    /// Detours that were open then, outermost first; at most [`OPEN_DETOURS_MAX`].
+    pub detours: Vec<DetourKind>,
+}
+
+/// How many open detours a record carries; deeper ones are not seen.
+pub const OPEN_DETOURS_MAX: usize = 4;
+
+/// The thread's state as it left the CPU (from `preempt` and masked `prev_state` bits).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum OffState {
+    /// Preempted, or yielded: it could have gone on at once.
+    Runnable,
+    /// Interruptible sleep.
+    Sleeping,
+    /// Uninterruptible sleep; `io` is `in_iowait`, `killable` is `TASK_WAKEKILL`.
+    Uninterruptible,
+    /// Uninterruptible that does not count as load (`TASK_NOLOAD`), e.g. an idle kernel thread.
+    Idle,
+    /// Stopped by a signal.
+    Stopped,
+    /// Stopped by a tracer.
+    Traced,
+    /// Parked kernel thread.
+    Parked,
+    /// Frozen (v1 freezer, system suspend, or a frozen v2 cgroup).
+    Frozen,
+    /// Blocked on an rt-mutex based lock (`TASK_RTLOCK_WAIT`).
+    RtLock,
+    /// A state that this table does not know.
+    Other,
+}
+
+/// What the thread was doing in the kernel when it left the CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Wait {
+    /// How it had entered the kernel.
+    pub entry: Entry,
+    /// The first four system call arguments, as far as they are meaningful for `entry`.
+    pub args: [u64; 4],
+    /// What its descriptor argument pointed at.
+    pub object: Option<ObjectId>,
+    /// What its futex word said.
+    pub futex: Option<Futex>,
+    /// `task->in_iowait`.
+    pub iowait: bool,
+}
+
+/// How a thread had entered the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Entry {
+    /// By this system call.
+    Call(Call),
+    /// By an exception or interrupt: a blocked wait is then a page fault's.
+    Fault,
+    /// It is a kernel thread or io worker: no system call.
+    KernelThread,
+    /// Not recorded (the thread was runnable, or the registers could not be read).
+    #[default]
+    NotRecorded,
+}
+
+/// A system call by meaning. `lacuna-probes` maps each architecture's numbers to these; calls that
+/// mean the same wait share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// `read`, `readv`, `pread64`, `preadv`, `preadv2`.
+    Read,
+    /// `write`, `writev`, `pwrite64`, `pwritev`, `pwritev2`.
+    Write,
+    /// `recvfrom`, `recvmsg`, `recvmmsg`.
+    Recv,
+    /// `sendto`, `sendmsg`, `sendmmsg`.
+    Send,
+    /// `sendfile`, `splice`, `tee`, `vmsplice`, `copy_file_range`.
+    Splice,
+    /// `connect`.
+    Connect,
+    /// `accept`, `accept4`.
+    Accept,
+    /// `futex` waiting (`FUTEX_WAIT`, `FUTEX_WAIT_BITSET`, `FUTEX_WAIT_REQUEUE_PI`), `futex_wait`, `futex_waitv`.
+    FutexWait,
+    /// `futex` taking a priority-inheriting lock (`FUTEX_LOCK_PI`, `FUTEX_LOCK_PI2`).
+    FutexLockPi,
+    /// Any other `futex` operation (wake, requeue).
+    FutexOther,
+    /// `nanosleep`, `clock_nanosleep`.
+    Nanosleep,
+    /// `epoll_wait`, `epoll_pwait`, `epoll_pwait2`.
+    EpollWait,
+    /// `poll`, `ppoll`.
+    Poll,
+    /// `select`, `pselect6`.
+    Select,
+    /// `io_uring_enter`, `io_getevents`, `io_pgetevents`.
+    IoWait,
+    /// `fsync`, `fdatasync`, `sync`, `syncfs`, `sync_file_range`, `msync`.
+    Sync,
+    /// `open`, `openat`, `openat2`, `stat` family, `rename`, `unlink`, `mkdir`, ...: path walks.
+    Path,
+    /// `close`.
+    Close,
+    /// `ioctl`, `fcntl`, `flock`: by descriptor, otherwise unknown.
+    Control,
+    /// `wait4`, `waitid`.
+    WaitChild,
+    /// `vfork`, `clone`/`clone3` (blocks in `vfork` style), `fork`.
+    Fork,
+    /// `execve`, `execveat`.
+    Exec,
+    /// `exit`, `exit_group`.
+    Exit,
+    /// `pause`, `rt_sigsuspend`, `rt_sigtimedwait`.
+    Signal,
+    /// `mq_timedreceive`, `mq_timedsend`, `msgrcv`, `msgsnd`, `semop`, `semtimedop`.
+    MessageQueue,
+    /// `mmap`, `munmap`, `mprotect`, `madvise`, `brk`, `mremap`, ...
+    Memory,
+    /// `sched_yield`.
+    Yield,
+    /// Any other, by its number on the architecture it was recorded on.
+    Other(u32),
+}
+
+/// What was read of a futex at switch-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Futex {
+    /// What kind of user-space object it is certain to be, if any.
+    pub kind: FutexKind,
+    /// The owner as the object names it: a tid **in the process's pid namespace**; 0: none named.
+    pub owner_ns_tid: u32,
+    /// Hash of the address (the address itself never leaves the host).
+    pub address_hash: u64,
+}
+
+/// The user-space object behind a futex word, judged by operation, value and layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FutexKind {
+    /// Looks like a contended glibc mutex: `FUTEX_WAIT` for 2, with an owner field.
+    /// The owner must be a living thread of the same process for this to be believed.
+    GlibcMutex,
+    /// Looks like a write-locked glibc rwlock; believed under the same condition.
+    GlibcRwlock,
+    /// A priority-inheriting futex: the kernel's own protocol, certain.
+    Pi,
+    /// Condition variable, semaphore, park, or a lock that names no owner.
+    Unowned,
+}
+
+/// Who woke a thread.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Waker {
+    /// This thread, running in process context.
+    Thread(ThreadId),
+    /// A hard interrupt (timer, device).
+    HardIrq,
+    /// A softirq (network receive, timer wheel, ...), whoever it ran on top of.
+    SoftIrq,
+    /// The idle task.
+    Idle,
+    /// Not known.
+    #[default]
+    Unknown,
+}
+
+/// Runnable time on CPUs that the thread left by migration while it was queued.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Migrated {
+    /// Growth of `sched_info.run_delay` since switch-out up to the last migration.
+    pub waited_ns: Ns,
+    /// When it was last migrated.
+    pub at: Ns,
+}
+
+/// CPU time that a bandwidth limit denied within a wait.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Throttle {
+    /// How long.
+    pub ns: Ns,
+    /// When the limit let go, where the place is exact; `None`: only the amount is.
+    pub until: Option<Ns>,
+    /// The amount itself is an estimate (before 6.6, rule 6).
+    pub estimated: bool,
+    /// cgroup whose queue it was (kernfs id), 0 unknown.
+    pub cgroup: u64,
+}
+
+/// Who ran on the CPU while this thread was queued there; the parts add up to the wait looked at.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Blame {
+    /// The largest, each with its nanoseconds; at most 4.
+    pub culprits: Vec<(ThreadId, Ns)>,
+    /// What other threads had.
+    pub rest_ns: Ns,
+    /// What the bounded ring no longer covered.
+    pub uncovered_ns: Ns,
+}
+
+/// Page faults counted by the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Faults {
+    /// Served without I/O.
+    pub minor: u32,
+    /// Served with I/O.
+    pub major: u32,
+}
+
+/// Cycles that the kernel side merged: same kind of wait, no own positions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Merged {
+    /// Whose.
+    pub thread: ThreadId,
+    /// The record number, as in [`Cycle`].
+    pub seq: u64,
+    /// Switch-in that the stretch starts with; `None` if that was not seen.
+    pub prev_in: Option<Ns>,
+    /// Switch-in that the stretch ends with.
+    pub end: Ns,
+    /// How many cycles.
+    pub count: u32,
+    /// Sum on the CPU. `running_ns + runnable_ns + idle_wake_ns + blocked_ns == end - prev_in`.
+    pub running_ns: Ns,
+    /// Sum queued behind others (`runq.wakeup` or, where `state` is runnable, `runq.preempted`).
+    pub runnable_ns: Ns,
+    /// Sum from waking to switch-in with nobody running instead (`runq.idle`).
+    pub idle_wake_ns: Ns,
+    /// Sum blocked.
+    pub blocked_ns: Ns,
+    /// How they all left the CPU.
+    pub state: OffState,
+    /// What they all waited for (without position there is no owner and no stack).
+    pub wait: Wait,
+    /// Page faults since the previous record of this thread.
+    pub faults: Faults,
+}
+
+/// A kernel detour: a stretch that the thread spent inside one memory or disk slow path.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Detour {
+    /// Whose.
+    pub thread: ThreadId,
+    /// Which.
+    pub kind: DetourKind,
+    /// From.
+    pub begin: Ns,
+    /// To.
+    pub end: Ns,
+    /// Allocation order, or the id of the cgroup that was reclaimed for; 0 unknown.
+    pub detail: u64,
+}
+
+/// Which slow path; causes of group 3.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum DetourKind {
+    /// Direct compaction.
+    Compaction,
+    /// Reclaim for a memory cgroup's limit.
+    MemcgReclaim,
+    /// Direct or node reclaim because the host is short.
+    DirectReclaim,
+}
+
+/// A thread's last record.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exit {
+    /// Whose.
+    pub thread: ThreadId,
+    /// The record number, as in [`Cycle`].
+    pub seq: u64,
+    /// Its last switch-in; `None` if that was not seen.
+    pub prev_in: Option<Ns>,
+    /// Its `TASK_DEAD` switch-out.
+    pub at: Ns,
+    /// Page faults since the previous record of this thread.
+    pub faults: Faults,
+}
+
+/// What the iterator saw of a thread. Confirms that no switch came between its last record and then.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Whose.
+    pub thread: ThreadId,
+    /// The number of its latest attempted record.
+    pub seq: u64,
+    /// When the iterator looked.
+    pub at: Ns,
+    /// Its latest switch-in; `None` if none was seen.
+    pub last_in: Option<Ns>,
+    /// Off the CPU since, and for what; `None`: it is on a CPU.
+    pub off: Option<Off>,
+    /// The latest waking since `last_in`: from there on it is runnable.
+    pub waking: Option<Ns>,
+}
+
+/// What a descriptor pointed at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectInfo {
+    /// Its id.
+    pub object: ObjectId,
+    /// What it is.
+    pub kind: ObjectKind,
+    /// Last component of its name in the kernel (file name, `[eventfd]`, ...), lossily as UTF-8.
+    pub name: Box<str>,
+    /// Device number (`st_dev` encoding: major << 20 | minor), 0 for none.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+}
+
+/// Kinds of descriptors that waits are told apart by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ObjectKind {
+    /// A regular file or directory on a local file system.
+    File,
+    /// The same on NFS, CIFS, FUSE, 9p, virtiofs, Ceph.
+    RemoteFile,
+    /// A block device.
+    BlockDevice,
+    /// A character device (terminal, ...).
+    CharDevice,
+    /// A pipe or FIFO.
+    Pipe,
+    /// `eventfd`, `signalfd`, `inotify`, `fanotify`, POSIX message queue.
+    Notification,
+    /// `timerfd`.
+    Timer,
+    /// An epoll instance.
+    Epoll,
+    /// `AF_UNIX` socket.
+    UnixSocket,
+    /// A TCP connection: local and remote address as text-free bytes (IPv4 is IPv4-mapped).
+    Tcp(Endpoints),
+    /// A listening TCP socket.
+    TcpListener(Endpoints),
+    /// UDP, raw, ...: datagrams over IP.
+    Datagram(Endpoints),
+    /// Any other socket (netlink, vsock, packet, ...).
+    OtherSocket,
+    /// Anything else.
+    Other,
+}
+
+/// Both ends of a socket; ports in host order, IPv4 mapped into IPv6.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Endpoints {
+    /// Local address.
+    pub local: [u8; 16],
+    /// Local port.
+    pub local_port: u16,
+    /// Remote address.
+    pub remote: [u8; 16],
+    /// Remote port.
+    pub remote_port: u16,
+    /// Inode number of its network namespace.
+    pub netns: u32,
+}
+
+/// A kernel stack: what it is evidence of, and its function names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StackInfo {
+    /// Its id.
+    pub stack: StackId,
+    /// Function names without offsets, innermost first; empty where symbols are hidden.
+    pub frames: Vec<Box<str>>,
+}
+
+/// A stretch in which something may have been missed: what has no proof of its own in it is unknown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Doubt {
+    /// From (the previous reading of the counters).
+    pub from: Ns,
+    /// To (this reading).
+    pub to: Ns,
+    /// What moved.
+    pub reason: DoubtReason,
+}
+
+/// Which counter moved.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DoubtReason {
+    /// The ring had no room.
+    RingFull,
+    /// Task storage could not be made.
+    StorageFailed,
+    /// The kernel skipped a program (`recursion_misses`).
+    ProgramSkipped,
+    /// The host was suspended.
+    Suspended,
+}

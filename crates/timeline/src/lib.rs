@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What threads did, exactly: switch records in, accounts of any window of any thread out.
+//!
+//! This crate is pure: it does no I/O, reads no clock, has no `unsafe`, and depends on nothing of
+//! ours. The same events give the same answer, so that a simulator, a recording and a live kernel
+//! cannot be told apart. It knows neither wire bytes (that is `lacuna-probes`) nor OTLP (that is
+//! the binary).
+//!
+//! Promise: for every thread and every window, the causes of the account add up to the length of
+//! the window, to the nanosecond; what is not proved is [`Cause::Unknown`] with its reason.
+#![forbid(unsafe_code)]
+
+pub mod cause;
+pub mod event;
+
+pub use cause::Cause;
+pub use event::Event;
+pub use event::Ns;
+pub use event::ThreadId;
