@@ -4,4 +4,6 @@
 //! This binary is glue: `lacuna-probes` brings kernel events, `lacuna-timeline` gives them meaning,
 //! `lacuna-host` knows the host. Nothing is decided here but what to ask and how to show it.
 
+mod answer;
+
 fn main() {}
