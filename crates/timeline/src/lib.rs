@@ -12,6 +12,7 @@
 
 pub mod cause;
 pub mod event;
+pub mod join;
 
 pub use cause::Cause;
 pub use event::Event;
