@@ -8,6 +8,22 @@
 //! All instants are `CLOCK_MONOTONIC` nanoseconds ([`Ns`]); 0 is never a valid instant, and where
 //! an instant may be missing the type says `Option`.
 
+pub mod object;
+pub mod wait;
+
+pub use object::Endpoints;
+pub use object::ObjectInfo;
+pub use object::ObjectKind;
+pub use object::StackInfo;
+pub use wait::Call;
+pub use wait::Entry;
+pub use wait::Futex;
+pub use wait::FutexKind;
+pub use wait::OPEN_DETOURS_MAX;
+pub use wait::Off;
+pub use wait::OffState;
+pub use wait::Wait;
+
 /// An instant on `CLOCK_MONOTONIC`, or a length of time; nanoseconds.
 pub type Ns = u64;
 
@@ -119,163 +135,10 @@ pub struct Cycle {
     pub stack: Option<StackId>,
     /// Page faults since the previous record of this thread.
     pub faults: Faults,
-}
-
-/// How and why a thread left the CPU.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Off {
-    /// When (switch-out).
-    pub at: Ns,
-    /// Still runnable, or blocked and in which way.
-    pub state: OffState,
-    /// What it was doing in the kernel.
-    pub wait: Wait,
-    /// Detours that were open then, outermost first; at most [`OPEN_DETOURS_MAX`].
-    pub detours: Vec<DetourKind>,
-}
-
-/// How many open detours a record carries; deeper ones are not seen.
-pub const OPEN_DETOURS_MAX: usize = 4;
-
-/// The thread's state as it left the CPU (from `preempt` and masked `prev_state` bits).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum OffState {
-    /// Preempted, or yielded: it could have gone on at once.
-    Runnable,
-    /// Interruptible sleep.
-    Sleeping,
-    /// Uninterruptible sleep; `io` is `in_iowait`, `killable` is `TASK_WAKEKILL`.
-    Uninterruptible,
-    /// Uninterruptible that does not count as load (`TASK_NOLOAD`), e.g. an idle kernel thread.
-    Idle,
-    /// Stopped by a signal.
-    Stopped,
-    /// Stopped by a tracer.
-    Traced,
-    /// Parked kernel thread.
-    Parked,
-    /// Frozen (v1 freezer, system suspend, or a frozen v2 cgroup).
-    Frozen,
-    /// Blocked on an rt-mutex based lock (`TASK_RTLOCK_WAIT`).
-    RtLock,
-    /// A state that this table does not know.
-    Other,
-}
-
-/// What the thread was doing in the kernel when it left the CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub struct Wait {
-    /// How it had entered the kernel.
-    pub entry: Entry,
-    /// The first four system call arguments, as far as they are meaningful for `entry`.
-    pub args: [u64; 4],
-    /// What its descriptor argument pointed at.
-    pub object: Option<ObjectId>,
-    /// What its futex word said.
-    pub futex: Option<Futex>,
-    /// `task->in_iowait`.
-    pub iowait: bool,
-}
-
-/// How a thread had entered the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Entry {
-    /// By this system call.
-    Call(Call),
-    /// By an exception or interrupt: a blocked wait is then a page fault's.
-    Fault,
-    /// It is a kernel thread or io worker: no system call.
-    KernelThread,
-    /// Not recorded (the thread was runnable, or the registers could not be read).
-    #[default]
-    NotRecorded,
-}
-
-/// A system call by meaning. `lacuna-probes` maps each architecture's numbers to these; calls that
-/// mean the same wait share one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Call {
-    /// `read`, `readv`, `pread64`, `preadv`, `preadv2`.
-    Read,
-    /// `write`, `writev`, `pwrite64`, `pwritev`, `pwritev2`.
-    Write,
-    /// `recvfrom`, `recvmsg`, `recvmmsg`.
-    Recv,
-    /// `sendto`, `sendmsg`, `sendmmsg`.
-    Send,
-    /// `sendfile`, `splice`, `tee`, `vmsplice`, `copy_file_range`.
-    Splice,
-    /// `connect`.
-    Connect,
-    /// `accept`, `accept4`.
-    Accept,
-    /// `futex` waiting (`FUTEX_WAIT`, `FUTEX_WAIT_BITSET`, `FUTEX_WAIT_REQUEUE_PI`), `futex_wait`, `futex_waitv`.
-    FutexWait,
-    /// `futex` taking a priority-inheriting lock (`FUTEX_LOCK_PI`, `FUTEX_LOCK_PI2`).
-    FutexLockPi,
-    /// Any other `futex` operation (wake, requeue).
-    FutexOther,
-    /// `nanosleep`, `clock_nanosleep`.
-    Nanosleep,
-    /// `epoll_wait`, `epoll_pwait`, `epoll_pwait2`.
-    EpollWait,
-    /// `poll`, `ppoll`.
-    Poll,
-    /// `select`, `pselect6`.
-    Select,
-    /// `io_uring_enter`, `io_getevents`, `io_pgetevents`.
-    IoWait,
-    /// `fsync`, `fdatasync`, `sync`, `syncfs`, `sync_file_range`, `msync`.
-    Sync,
-    /// `open`, `openat`, `openat2`, `stat` family, `rename`, `unlink`, `mkdir`, ...: path walks.
-    Path,
-    /// `close`.
-    Close,
-    /// `ioctl`, `fcntl`, `flock`: by descriptor, otherwise unknown.
-    Control,
-    /// `wait4`, `waitid`.
-    WaitChild,
-    /// `vfork`, `clone`/`clone3` (blocks in `vfork` style), `fork`.
-    Fork,
-    /// `execve`, `execveat`.
-    Exec,
-    /// `exit`, `exit_group`.
-    Exit,
-    /// `pause`, `rt_sigsuspend`, `rt_sigtimedwait`.
-    Signal,
-    /// `mq_timedreceive`, `mq_timedsend`, `msgrcv`, `msgsnd`, `semop`, `semtimedop`.
-    MessageQueue,
-    /// `mmap`, `munmap`, `mprotect`, `madvise`, `brk`, `mremap`, ...
-    Memory,
-    /// `sched_yield`.
-    Yield,
-    /// Any other, by its number on the architecture it was recorded on.
-    Other(u32),
-}
-
-/// What was read of a futex at switch-out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Futex {
-    /// What kind of user-space object it is certain to be, if any.
-    pub kind: FutexKind,
-    /// The owner as the object names it: a tid **in the process's pid namespace**; 0: none named.
-    pub owner_ns_tid: u32,
-    /// Hash of the address (the address itself never leaves the host).
-    pub address_hash: u64,
-}
-
-/// The user-space object behind a futex word, judged by operation, value and layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FutexKind {
-    /// Looks like a contended glibc mutex: `FUTEX_WAIT` for 2, with an owner field.
-    /// The owner must be a living thread of the same process for this to be believed.
-    GlibcMutex,
-    /// Looks like a write-locked glibc rwlock; believed under the same condition.
-    GlibcRwlock,
-    /// A priority-inheriting futex: the kernel's own protocol, certain.
-    Pi,
-    /// Condition variable, semaphore, park, or a lock that names no owner.
-    Unowned,
+    /// Short detours since the previous record of this thread.
+    pub short: ShortDetours,
+    /// The number of its latest attempted [`Detour`]; 0: none yet.
+    pub detour_seq: u64,
 }
 
 /// Who woke a thread.
@@ -336,6 +199,18 @@ pub struct Faults {
     pub major: u32,
 }
 
+/// Detours of less than 10 microseconds each, as sums: they have no position. They are part of the
+/// time on the CPU between the previous switch-in and the switch-out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ShortDetours {
+    /// Direct compaction, nanoseconds.
+    pub compaction_ns: u32,
+    /// Reclaim for a memory cgroup's limit, nanoseconds.
+    pub memcg_ns: u32,
+    /// Direct or node reclaim, nanoseconds.
+    pub reclaim_ns: u32,
+}
+
 /// Cycles that the kernel side merged: same kind of wait, no own positions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Merged {
@@ -363,6 +238,10 @@ pub struct Merged {
     pub wait: Wait,
     /// Page faults since the previous record of this thread.
     pub faults: Faults,
+    /// Short detours since the previous record of this thread.
+    pub short: ShortDetours,
+    /// The number of its latest attempted [`Detour`]; 0: none yet.
+    pub detour_seq: u64,
 }
 
 /// A kernel detour: a stretch that the thread spent inside one memory or disk slow path.
@@ -370,6 +249,9 @@ pub struct Merged {
 pub struct Detour {
     /// Whose.
     pub thread: ThreadId,
+    /// The detour's own number, per thread from 1 and apart from [`Cycle::seq`]; every attempted
+    /// record counts. Each other record carries the latest, which proves that none was lost.
+    pub seq: u64,
     /// Which.
     pub kind: DetourKind,
     /// From.
@@ -404,6 +286,10 @@ pub struct Exit {
     pub at: Ns,
     /// Page faults since the previous record of this thread.
     pub faults: Faults,
+    /// Short detours since the previous record of this thread.
+    pub short: ShortDetours,
+    /// The number of its latest attempted [`Detour`]; 0: none yet.
+    pub detour_seq: u64,
 }
 
 /// What the iterator saw of a thread. Confirms that no switch came between its last record and then.
@@ -419,80 +305,12 @@ pub struct Snapshot {
     pub last_in: Option<Ns>,
     /// Off the CPU since, and for what; `None`: it is on a CPU.
     pub off: Option<Off>,
+    /// Detours that were open where it is on a CPU, outermost first.
+    pub open: Vec<DetourKind>,
+    /// The number of its latest attempted [`Detour`]; 0: none yet.
+    pub detour_seq: u64,
     /// The latest waking since `last_in`: from there on it is runnable.
     pub waking: Option<Ns>,
-}
-
-/// What a descriptor pointed at.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ObjectInfo {
-    /// Its id.
-    pub object: ObjectId,
-    /// What it is.
-    pub kind: ObjectKind,
-    /// Last component of its name in the kernel (file name, `[eventfd]`, ...), lossily as UTF-8.
-    pub name: Box<str>,
-    /// Device number (`st_dev` encoding: major << 20 | minor), 0 for none.
-    pub dev: u64,
-    /// Inode number.
-    pub ino: u64,
-}
-
-/// Kinds of descriptors that waits are told apart by.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum ObjectKind {
-    /// A regular file or directory on a local file system.
-    File,
-    /// The same on NFS, CIFS, FUSE, 9p, virtiofs, Ceph.
-    RemoteFile,
-    /// A block device.
-    BlockDevice,
-    /// A character device (terminal, ...).
-    CharDevice,
-    /// A pipe or FIFO.
-    Pipe,
-    /// `eventfd`, `signalfd`, `inotify`, `fanotify`, POSIX message queue.
-    Notification,
-    /// `timerfd`.
-    Timer,
-    /// An epoll instance.
-    Epoll,
-    /// `AF_UNIX` socket.
-    UnixSocket,
-    /// A TCP connection: local and remote address as text-free bytes (IPv4 is IPv4-mapped).
-    Tcp(Endpoints),
-    /// A listening TCP socket.
-    TcpListener(Endpoints),
-    /// UDP, raw, ...: datagrams over IP.
-    Datagram(Endpoints),
-    /// Any other socket (netlink, vsock, packet, ...).
-    OtherSocket,
-    /// Anything else.
-    Other,
-}
-
-/// Both ends of a socket; ports in host order, IPv4 mapped into IPv6.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Endpoints {
-    /// Local address.
-    pub local: [u8; 16],
-    /// Local port.
-    pub local_port: u16,
-    /// Remote address.
-    pub remote: [u8; 16],
-    /// Remote port.
-    pub remote_port: u16,
-    /// Inode number of its network namespace.
-    pub netns: u32,
-}
-
-/// A kernel stack: what it is evidence of, and its function names.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StackInfo {
-    /// Its id.
-    pub stack: StackId,
-    /// Function names without offsets, innermost first; empty where symbols are hidden.
-    pub frames: Vec<Box<str>>,
 }
 
 /// A stretch in which something may have been missed: what has no proof of its own in it is unknown.
@@ -513,8 +331,13 @@ pub enum DoubtReason {
     RingFull,
     /// Task storage could not be made.
     StorageFailed,
-    /// The kernel skipped a program (`recursion_misses`).
+    /// The kernel skipped a program other than the one on `sched_switch` (`recursion_misses`): a
+    /// waking may be missing, so a blocked wait without one is not proved.
     ProgramSkipped,
-    /// The host was suspended.
+    /// The kernel skipped the program on `sched_switch`: whole cycles may be missing without a
+    /// hole in the numbers, so nothing within the stretch is proved.
+    SwitchSkipped,
+    /// The host was suspended (a clock that goes on during suspend would count it): the stretch is
+    /// nobody's.
     Suspended,
 }
