@@ -1,2 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The kernel side and its loader.
+//! The kernel side and its loader: bytes from the kernel in, `lacuna_timeline` events out.
+//!
+//! The only crate that knows libbpf and wire bytes. The programs are in `src/bpf`; the record that
+//! they write is `src/bpf/record.h`, and docs/design/0001-record.md says why it is as it is. Nothing
+//! here decides what a fact means, and nothing here writes to the host: no sysctl, no pinned object.
+
+mod config;
+mod error;
+mod load;
+
+pub use config::Config;
+pub use config::Counters;
+pub use config::Drained;
+pub use config::FaultPlan;
+pub use config::HookReport;
+pub use config::OTLP_PORTS_MAX;
+pub use config::ProgramCost;
+pub use config::RING_BYTES_MAX;
+pub use config::RING_BYTES_MIN;
+pub use config::RunStats;
+pub use config::Watch;
+pub use error::Error;
+pub use load::Probes;
+pub use load::Symbolize;
+pub use load::try_each_hook;

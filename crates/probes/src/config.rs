@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the caller decides before loading, and what it learns afterwards: plain data.
+//!
+//! Nothing here talks to the kernel. Every number has its unit in its name or its comment.
+
+use lacuna_timeline::event::Ns;
+
+/// Smallest ring that is worth loading, bytes.
+pub const RING_BYTES_MIN: u32 = 64 << 10;
+/// Largest ring, bytes (the memory budget of architecture.md).
+pub const RING_BYTES_MAX: u32 = 16 << 20;
+/// How many ports of ours a connecting process is recognised by.
+pub const OTLP_PORTS_MAX: usize = 4;
+
+/// How to load the probes.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Ring buffer size; rounded up to a power of two between [`RING_BYTES_MIN`] and
+    /// [`RING_BYTES_MAX`].
+    pub ring_bytes: u32,
+    /// Whose switches are recorded from the start.
+    pub watch: Watch,
+    /// Never record this process (the agent itself: its own work must not feed it).
+    pub ignore_tgid: Option<u32>,
+    /// Faults to inject, for tests.
+    pub faults: FaultPlan,
+    /// Merge short cycles of one kind (overload, rule 11).
+    pub merge_short: bool,
+    /// A process that connects to one of these ports becomes watched; at most
+    /// [`OTLP_PORTS_MAX`], more are refused.
+    pub otlp_ports: Vec<u16>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            ring_bytes: 8 << 20,
+            watch: Watch::All,
+            ignore_tgid: None,
+            faults: FaultPlan::default(),
+            merge_short: false,
+            otlp_ports: Vec::new(),
+        }
+    }
+}
+
+/// Whose switches are recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watch {
+    /// Every thread of the host.
+    All,
+    /// Processes named by `watch_process`, and those that connect to our ports.
+    Selected,
+}
+
+/// Faults that the kernel side injects into itself (rule 12). All off by default.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FaultPlan {
+    /// Drop every n-th record as if the ring were full; 0: none.
+    pub drop_every: u32,
+    /// Drop every exit record as if the ring were full.
+    pub drop_exits: bool,
+    /// Skip every n-th waking as if the program had been skipped; 0: none. Moves the same counter.
+    pub skip_wakings_every: u32,
+}
+
+/// What one call of `drain` did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Drained {
+    /// How many records it read.
+    pub records: u64,
+    /// Every record that was reserved before this instant has been given out (rule 10).
+    pub horizon: Ns,
+}
+
+/// What the kernel side has counted since load. One epoch (rule 9): if any of the first three
+/// moved, what has no proof of its own is unknown.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// When this was read.
+    pub at: Ns,
+    /// Records that found no room in the ring (injected drops included).
+    pub ring_drops: u64,
+    /// Task storage that could not be made.
+    pub storage_failures: u64,
+    /// Runs that the kernel skipped (`recursion_misses`), all programs; injected skips included.
+    pub programs_skipped: u64,
+    /// The same by program name, only those above 0.
+    pub skipped_by_program: Vec<(String, u64)>,
+    /// Records of a kind or a length that the decoder does not know.
+    pub unknown_records: u64,
+    /// Detours that ended without a beginning, or lay deeper than a record can carry.
+    pub detours_lost: u64,
+    /// Records read so far, by name of their kind.
+    pub records_by_kind: Vec<(&'static str, u64)>,
+}
+
+/// What each program cost while it was measured.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct RunStats {
+    /// How long was measured.
+    pub window_ns: Ns,
+    /// One row a program.
+    pub programs: Vec<ProgramCost>,
+}
+
+/// The cost of one program, by the kernel's own count (`bpf_stats`; its own clock reads, some
+/// 20 to 40 ns a run, are included).
+#[derive(Clone, PartialEq, Debug)]
+pub struct ProgramCost {
+    /// Program name.
+    pub name: String,
+    /// Runs within the window.
+    pub runs: u64,
+    /// Nanoseconds within the window.
+    pub ns: u64,
+}
+
+/// What became of one hook that was tried for real.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HookReport {
+    /// The hook, e.g. `tp_btf/sched_switch`.
+    pub hook: String,
+    /// Our program on it.
+    pub program: String,
+    /// The error text of the verifier or the operating system.
+    pub outcome: Result<(), String>,
+}
