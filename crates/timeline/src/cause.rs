@@ -118,6 +118,14 @@ impl Cause {
         TABLE[self as usize].2
     }
 
+    /// One of the three `runq.*` causes, whose culprits add up to the time.
+    pub fn is_runq(self) -> bool {
+        matches!(
+            self,
+            Cause::RunqPreempted | Cause::RunqWakeup | Cause::RunqIdle
+        )
+    }
+
     /// The cause of that public name.
     pub fn from_name(name: &str) -> Option<Cause> {
         TABLE.iter().find(|row| row.1 == name).map(|row| row.0)

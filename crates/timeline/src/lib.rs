@@ -10,11 +10,15 @@
 //! the window, to the nanosecond; what is not proved is [`Cause::Unknown`] with its reason.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod cause;
 pub mod event;
 pub mod join;
+pub mod recorder;
 
+pub use account::Account;
 pub use cause::Cause;
 pub use event::Event;
 pub use event::Ns;
 pub use event::ThreadId;
+pub use recorder::Recorder;
