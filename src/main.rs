@@ -5,5 +5,7 @@
 //! `lacuna-host` knows the host. Nothing is decided here but what to ask and how to show it.
 
 mod answer;
+mod otlp;
+mod serve;
 
 fn main() {}

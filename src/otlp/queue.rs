@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The queue between the receivers and whoever explains: bounded in batches and in spans.
+//!
+//! Putting in never waits. What finds no room is handed back to be counted, and its sender told.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
+
+use super::QUEUE_BATCHES_MAX;
+use super::QUEUE_SPANS_MAX;
+use super::span::SpanIn;
+use crate::serve::Connection;
+
+/// The spans of one request; never empty. Its room in the queue is free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// What it came over.
+    pub(crate) connection: Connection,
+    /// The spans that were accepted, in the order of the request.
+    pub(crate) spans: Vec<SpanIn>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Where batches go in; clones share one queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Sink {
+    batches: mpsc::Sender<Batch>,
+    room: Arc<Semaphore>,
+}
+
+/// There is no room for a batch, or nobody left to take it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Full;
+
+/// A queue of at most [`QUEUE_BATCHES_MAX`] batches with [`QUEUE_SPANS_MAX`] spans in all.
+pub(crate) fn queue() -> (Sink, mpsc::Receiver<Batch>) {
+    let (batches, receiver) = mpsc::channel(QUEUE_BATCHES_MAX);
+    (
+        Sink {
+            batches,
+            room: Arc::new(Semaphore::new(QUEUE_SPANS_MAX)),
+        },
+        receiver,
+    )
+}
+
+impl Sink {
+    pub(super) fn put(&self, connection: Connection, spans: Vec<SpanIn>) -> Result<(), Full> {
+        let length = u32::try_from(spans.len()).map_err(|_| Full)?;
+        let room = self
+            .room
+            .clone()
+            .try_acquire_many_owned(length)
+            .map_err(|_| Full)?;
+        self.batches
+            .try_send(Batch {
+                connection,
+                spans,
+                _room: room,
+            })
+            .map_err(|_| Full)
+    }
+}
