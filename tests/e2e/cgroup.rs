@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A CPU cgroup of the test's own, on whichever cgroup version this host has; removed when dropped.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+/// The period that quotas are given in.
+const PERIOD_US: u64 = 100_000;
+/// Where systemd and every container runtime mount them.
+const ROOT: &str = "/sys/fs/cgroup";
+/// How often removal is tried: a killed process leaves its cgroup a moment after it was reaped.
+const REMOVE_ATTEMPTS: u32 = 100;
+
+/// A cgroup with a CPU controller.
+pub(crate) struct Cgroup {
+    path: PathBuf,
+    unified: bool,
+}
+
+impl Cgroup {
+    /// Makes it. Needs root.
+    pub(crate) fn create(name: &str) -> Cgroup {
+        let unified = Path::new(ROOT).join("cgroup.controllers").exists();
+        if unified {
+            // Already on where something else uses it.
+            let _on = fs::write(Path::new(ROOT).join("cgroup.subtree_control"), "+cpu");
+        }
+        let parent = if unified {
+            PathBuf::from(ROOT)
+        } else {
+            Path::new(ROOT).join("cpu")
+        };
+        let path = parent.join(format!("{name}-{}", std::process::id()));
+        fs::create_dir(&path).expect("a CPU cgroup can be made");
+        Cgroup { path, unified }
+    }
+
+    /// Moves a whole process into it.
+    pub(crate) fn add(&self, pid: u32) {
+        fs::write(self.path.join("cgroup.procs"), pid.to_string()).expect("the process is moved");
+    }
+
+    /// Limits it to that share of one CPU; `None` lifts the limit.
+    pub(crate) fn limit(&self, cpus: Option<f64>) {
+        let quota = cpus.map(|cpus| (cpus * PERIOD_US as f64) as u64);
+        let (file, value) = match (self.unified, quota) {
+            (true, Some(quota)) => ("cpu.max", format!("{quota} {PERIOD_US}")),
+            (true, None) => ("cpu.max", format!("max {PERIOD_US}")),
+            (false, Some(quota)) => ("cpu.cfs_quota_us", quota.to_string()),
+            (false, None) => ("cpu.cfs_quota_us", "-1".to_owned()),
+        };
+        fs::write(self.path.join(file), value).expect("the limit is set");
+    }
+
+    /// The kernel's own count of what the limit did.
+    pub(crate) fn cpu_stat(&self) -> PathBuf {
+        self.path.join("cpu.stat")
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for _ in 0..REMOVE_ATTEMPTS {
+            if fs::remove_dir(&self.path).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("{} could not be removed", self.path.display());
+    }
+}

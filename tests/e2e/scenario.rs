@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The scenarios of the join: which programs are run, and what must be found of each.
+//!
+//! A scenario is data; `run` is the same for all of them, whoever receives the spans.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::thread;
+
+use crate::http::Address;
+use crate::http::request;
+use crate::process::Process;
+use crate::programs::Endpoint;
+use crate::programs::Program;
+use crate::programs::Running;
+use crate::programs::Start;
+use crate::programs::Transport;
+use crate::programs::start;
+use crate::programs::start_collector;
+
+/// How many requests a Flask service gets at once.
+const CLIENTS: usize = 4;
+/// What they ask for, in turn; little work each.
+const REQUESTS: [(&str, &str); 4] = [
+    ("POST", "/payments?work=1"),
+    ("GET", "/statements/acme?work=2"),
+    ("POST", "/settlements?work=1"),
+    ("POST", "/transfers?work=1"),
+];
+
+/// What must be found of a program's spans.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Expected {
+    /// At least this share of the root spans is joined to its thread, once the kind is learned.
+    Joined(f64),
+    /// Every span is refused: `process`.
+    Refused,
+    /// Not even the process is known: `none`.
+    Nobody,
+}
+
+/// One program, run once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scenario {
+    /// What it calls itself.
+    pub(crate) service: &'static str,
+    program: Program,
+    /// About how many spans it makes.
+    spans: usize,
+    transport: Transport,
+    /// A collector stands between it and the receiver.
+    behind_collector: bool,
+    /// Its resource says `process.pid`.
+    claims_pid: bool,
+    /// What must be found.
+    pub(crate) expected: Expected,
+}
+
+const DIRECT: Scenario = Scenario {
+    service: "",
+    program: Program::Flask,
+    spans: 0,
+    transport: Transport::Http,
+    behind_collector: false,
+    claims_pid: false,
+    expected: Expected::Nobody,
+};
+
+/// Every scenario; together well over 20,000 spans.
+pub(crate) const SCENARIOS: [Scenario; 10] = [
+    Scenario {
+        service: "flask",
+        spans: 4_000,
+        transport: Transport::Grpc,
+        expected: Expected::Joined(0.99),
+        ..DIRECT
+    },
+    Scenario {
+        service: "flask-http",
+        spans: 1_600,
+        expected: Expected::Joined(0.99),
+        ..DIRECT
+    },
+    Scenario {
+        service: "thread-pool",
+        program: Program::Rust("thread_pool"),
+        spans: 9_000,
+        expected: Expected::Joined(0.99),
+        ..DIRECT
+    },
+    Scenario {
+        service: "asyncio",
+        program: Program::Python("asyncio_service"),
+        spans: 4_000,
+        transport: Transport::Grpc,
+        expected: Expected::Joined(0.99),
+        ..DIRECT
+    },
+    Scenario {
+        service: "helper",
+        program: Program::Python("helper_service"),
+        spans: 2_500,
+        expected: Expected::Joined(0.95),
+        ..DIRECT
+    },
+    Scenario {
+        service: "tokio",
+        program: Program::Rust("tokio_service"),
+        spans: 4_000,
+        expected: Expected::Refused,
+        ..DIRECT
+    },
+    Scenario {
+        service: "ends-elsewhere",
+        program: Program::Rust("ends_elsewhere"),
+        spans: 2_000,
+        expected: Expected::Refused,
+        ..DIRECT
+    },
+    Scenario {
+        service: "biased-clock",
+        program: Program::Python("biased_clock"),
+        spans: 1_500,
+        transport: Transport::Grpc,
+        expected: Expected::Refused,
+        ..DIRECT
+    },
+    Scenario {
+        service: "collected",
+        spans: 800,
+        transport: Transport::Grpc,
+        behind_collector: true,
+        expected: Expected::Nobody,
+        ..DIRECT
+    },
+    Scenario {
+        service: "collected-with-pid",
+        spans: 1_600,
+        transport: Transport::Grpc,
+        behind_collector: true,
+        claims_pid: true,
+        expected: Expected::Joined(0.99),
+        ..DIRECT
+    },
+];
+
+/// A scenario whose program has done its work and still lives.
+pub(crate) struct Done {
+    /// The program.
+    pub(crate) running: Running,
+    _collector: Option<Process>,
+}
+
+impl Scenario {
+    /// Whoever receives its spans must listen there.
+    pub(crate) fn receiver_transport(&self) -> Transport {
+        // The collector forwards over gRPC, whatever it was given.
+        if self.behind_collector {
+            Transport::Grpc
+        } else {
+            self.transport
+        }
+    }
+
+    /// Runs the program to its end; at most `spans_max` spans, which go to `receiver`.
+    pub(crate) fn run(&self, receiver: Endpoint, directory: &Path, spans_max: usize) -> Done {
+        let spans = self.spans.min(spans_max);
+        let (collector, to) = match self.behind_collector {
+            false => (None, receiver),
+            true => {
+                let port = free_port();
+                let log = directory.join(format!("{}.log", self.service));
+                let mut collector = start_collector(port, free_port(), receiver, &log);
+                collector.wait_for_listener(port);
+                (
+                    Some(collector),
+                    Endpoint {
+                        transport: self.transport,
+                        port,
+                    },
+                )
+            }
+        };
+        let detectors = if self.claims_pid {
+            "otel,process"
+        } else {
+            "otel"
+        };
+        let mut running = start(&Start {
+            program: self.program,
+            arguments: &[&spans.to_string()],
+            service: self.service,
+            to,
+            directory,
+            environment: &[("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", detectors)],
+        });
+        if self.program == Program::Flask {
+            let port = running.wait_for_port();
+            send_requests(port, spans);
+        } else {
+            running.wait_until_done();
+        }
+        Done {
+            running,
+            _collector: collector,
+        }
+    }
+}
+
+/// Sends so many requests to a Flask service, [`CLIENTS`] at once.
+fn send_requests(port: u16, requests: usize) {
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                for number in 0..requests / CLIENTS {
+                    let (method, path) = REQUESTS[(client + number) % REQUESTS.len()];
+                    let (status, _) = request(&Address::Local(port), method, path)
+                        .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+                    assert_eq!(status, 200, "{method} {path}");
+                }
+            });
+        }
+    });
+}
+
+/// A port that was free a moment ago; the collector cannot choose one itself.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it is bound").port()
+}
