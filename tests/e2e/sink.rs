@@ -23,6 +23,7 @@ use tokio::runtime::Runtime;
 use tonic::Request;
 use tonic::Response;
 use tonic::Status;
+use tonic::codec::CompressionEncoding;
 
 use crate::programs::Endpoint;
 use crate::programs::Transport;
@@ -46,7 +47,8 @@ impl Sink {
         let (grpc, http) = runtime.block_on(async { (listener().await, listener().await) });
         let (grpc_port, http_port) = (port(&grpc), port(&http));
 
-        let service = TraceServiceServer::new(Grpc(received.clone()));
+        let service = TraceServiceServer::new(Grpc(received.clone()))
+            .accept_compressed(CompressionEncoding::Gzip);
         let grpc_routes = tonic::service::Routes::new(service).into_axum_router();
         let http_routes = Router::new()
             .route("/v1/traces", post(take_http))
