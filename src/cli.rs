@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line: what can be asked of Lacuna, parsed and checked, before anything is done.
+//!
+//! Texts of the help are in `cli/help.rs`, values with a grammar of their own in files of theirs.
+//! Nothing is opened here but the configuration file of the agent. What cannot be understood ends
+//! the program with [`EXIT_COULD_NOT_RUN`] and a message that says where (`lacuna run` with 125, so
+//! that it is never mistaken for the command's own status).
+
+mod address;
+mod config;
+mod help;
+mod inject;
+mod selector;
+#[cfg(test)]
+mod tests;
+mod trace_id;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+use clap::error::ErrorKind;
+
+use crate::command::EXIT_LACUNA_FAILED;
+use crate::command::STAGE;
+
+pub(crate) use address::Address;
+pub(crate) use config::AgentSettings;
+pub(crate) use inject::Inject;
+pub(crate) use selector::Selector;
+pub(crate) use selector::Watch;
+pub(crate) use trace_id::TraceId;
+
+/// Exit status: everything went well.
+pub(crate) const EXIT_GOOD: u8 = 0;
+/// Exit status: it ran, and found something (`doctor`).
+pub(crate) const EXIT_FOUND: u8 = 1;
+/// Exit status: it could not run.
+pub(crate) const EXIT_COULD_NOT_RUN: u8 = 2;
+
+/// Longest time that `explain` may be asked to wait, seconds.
+const WAIT_MAX_SECONDS: f64 = 3_600.0;
+
+/// The whole command line.
+#[derive(Parser, Debug)]
+#[command(
+    name = "lacuna",
+    version,
+    about = help::ABOUT,
+    long_about = help::LONG_ABOUT,
+    after_help = help::AFTER,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    task: Task,
+}
+
+/// What is asked for.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Task {
+    #[command(about = help::RUN, long_about = help::RUN_LONG, after_long_help = help::RUN_AFTER)]
+    Run(RunArgs),
+    #[command(about = help::AGENT, long_about = help::AGENT_LONG, after_long_help = help::AGENT_AFTER)]
+    Agent(AgentArgs),
+    #[command(about = help::EXPLAIN, long_about = help::EXPLAIN_LONG, after_long_help = help::EXPLAIN_AFTER)]
+    Explain(ExplainArgs),
+    #[command(about = help::DOCTOR, long_about = help::DOCTOR_LONG, after_long_help = help::DOCTOR_AFTER)]
+    Doctor(DoctorArgs),
+    /// The inside of a held command: only `lacuna run` starts it.
+    #[command(name = STAGE, hide = true)]
+    Stage(BareArgs),
+    /// Holds, lets go and mirrors a command as `lacuna run` does, and watches nothing: for tests.
+    #[command(name = "__bare", hide = true)]
+    Bare(BareArgs),
+}
+
+/// `lacuna run`
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+    /// Write the report to FILE instead of standard error
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) verbose: VerboseArg,
+    /// Inject faults into the loader: drop-every=N, drop-exit, skip-wakings=N (for tests of Lacuna itself)
+    #[arg(long, value_name = "FAULT[,FAULT...]", hide = true, default_value = "")]
+    pub(crate) inject: Inject,
+    /// The command to run, and its arguments
+    #[arg(
+        value_name = "CMD",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `lacuna agent`
+#[derive(Args, Debug)]
+pub(crate) struct AgentArgs {
+    /// Take spans over OTLP/gRPC at ADDR [default: 127.0.0.1:4317]
+    #[arg(long, value_name = "ADDR")]
+    otlp_grpc: Option<Address>,
+    /// Take spans over OTLP/HTTP at ADDR [default: 127.0.0.1:4318]
+    #[arg(long, value_name = "ADDR")]
+    otlp_http: Option<Address>,
+    /// Answer questions at ADDR [default: unix:/run/lacuna/api.sock]
+    #[arg(long, value_name = "ADDR")]
+    api: Option<Address>,
+    /// Read settings from FILE; options given here win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Record the threads of SELECTOR, instead of everything while the host is quiet enough
+    #[arg(long, value_name = "SELECTOR", num_args = 1..)]
+    watch: Vec<Selector>,
+    /// Kernel records a second above which the agent narrows what it watches [default: 50000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    record_budget: Option<u32>,
+}
+
+/// `lacuna explain`
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    question: QuestionArgs,
+    /// Where the agent answers: http://HOST:PORT or unix:PATH
+    #[arg(long, value_name = "URL", default_value = address::API_DEFAULT, value_parser = Address::parse_url)]
+    pub(crate) agent: Address,
+    /// Wait at most SECS until the spans can be answered completely
+    #[arg(long, value_name = "SECS", default_value = "10", value_parser = parse_wait)]
+    pub(crate) wait: Duration,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+    #[command(flatten)]
+    pub(crate) verbose: VerboseArg,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct QuestionArgs {
+    /// The trace to explain: 32 hexadecimal digits
+    #[arg(value_name = "TRACE_ID")]
+    trace_id: Option<TraceId>,
+    /// Explain the spans of an OTLP/JSON file instead ("-": standard input)
+    #[arg(long, value_name = "FILE")]
+    spans: Option<PathBuf>,
+}
+
+/// What `lacuna explain` is to explain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Question {
+    /// A trace that the agent has received.
+    Trace(TraceId),
+    /// The spans of a file; `-` is standard input.
+    Spans(PathBuf),
+}
+
+/// `lacuna doctor`
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+}
+
+/// A command and nothing else, for the hidden tasks.
+#[derive(Args, Debug)]
+pub(crate) struct BareArgs {
+    /// The command, and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `--format`
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct FormatArg {
+    /// Text for people, or JSON with a stable schema
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// How an answer is written.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+#[value(rename_all = "lower")]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+/// `--verbose`
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct VerboseArg {
+    /// Show public names of causes, exact nanoseconds, all evidence, and nothing shortened
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+impl ExplainArgs {
+    /// What was asked: the parser lets exactly one of the two through.
+    pub(crate) fn question(&self) -> Option<Question> {
+        let trace = self.question.trace_id.clone().map(Question::Trace);
+        trace.or_else(|| self.question.spans.clone().map(Question::Spans))
+    }
+}
+
+/// Parses this program's command line. `Err`: there is nothing to do but to end with that status;
+/// the help that was asked for, or what is wrong, has been printed.
+pub(crate) fn parse() -> Result<Task, u8> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let for_run = arguments.get(1).is_some_and(|task| task == "run");
+    CommandLine::try_parse_from(arguments)
+        .map(|line| line.task)
+        .map_err(|error| {
+            // Where not even that can be written, the status still says it.
+            let _ = error.print();
+            match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => EXIT_GOOD,
+                _ if for_run => EXIT_LACUNA_FAILED,
+                _ => EXIT_COULD_NOT_RUN,
+            }
+        })
+}
+
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_owned())?;
+    if !(0.0..=WAIT_MAX_SECONDS).contains(&seconds) {
+        return Err(format!("must be from 0 to {WAIT_MAX_SECONDS} seconds"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The texts of `--help`: a manual page per command, kept in one place so that they read alike.
+//!
+//! Lines are at most 80 characters, because help is read on any terminal.
+
+pub(super) const ABOUT: &str = "Finds the missing part of a trace";
+
+pub(super) const LONG_ABOUT: &str = "\
+Finds the missing part of a trace.
+
+A span took 4 812 ms and its child spans explain 51 ms of it. Lacuna keeps an
+exact account of what the kernel did with every thread and says where the other
+4 761 ms went: which cause had how much of it, adding up to the nanosecond, and
+whose fault it was. The traced program need not be changed or restarted.
+
+Time that is not proved is shown as \"unknown\" with its reason, never guessed.";
+
+pub(super) const AFTER: &str = "\
+Examples:
+  lacuna run -- make -j4        where does the time of this command go?
+  lacuna agent                  take spans and watch the host, always on
+  lacuna explain TRACE_ID       where did the gap of each span of a trace go?
+  lacuna doctor                 what works on this host, and what does not?
+
+Exit status:
+  0  good
+  1  it found something
+  2  it could not run
+
+`lacuna COMMAND --help` is the manual of that command.";
+
+pub(super) const RUN: &str = "Run a command and say where its time went, per thread and in total";
+
+pub(super) const RUN_LONG: &str = "\
+Run a command and say where its time went, per thread and in total: a time(1)
+that can see below the wall.
+
+The command runs as it would without Lacuna: its standard streams, terminal and
+process group are its own. Children and threads that it starts are followed.
+When it has ended, the report goes to standard error, or to the file that
+--output names. Needs root, or the capabilities that `lacuna doctor` names.";
+
+pub(super) const RUN_AFTER: &str = "\
+Examples:
+  lacuna run -- ./build.sh
+  lacuna run --format json --output report.json -- psql -c 'SELECT 1'
+
+The causes of a thread add up to its wall time exactly. \"count\" in JSON is the
+number of separate stretches. Time spent while records were lost is \"unknown\".
+
+Signals: what the terminal sends reaches the command and Lacuna alike, and
+Lacuna stays to write its report. SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGALRM
+that are sent to Lacuna are passed on to the command.
+
+Exit status:
+  that of the command; where a signal ended it, the same signal ends Lacuna
+  125  Lacuna itself failed
+  126  the command was found and could not be executed
+  127  the command was not found";
+
+pub(super) const AGENT: &str =
+    "Take spans over OTLP and keep the account of every thread, always on";
+
+pub(super) const AGENT_LONG: &str = "\
+Take spans over OTLP and keep the account of every thread, always on.
+
+Programs that are traced with OpenTelemetry send their spans here: set
+OTEL_EXPORTER_OTLP_ENDPOINT to http://127.0.0.1:4317 (gRPC) or
+http://127.0.0.1:4318 (HTTP) and change nothing else. `lacuna explain` asks this
+agent. It listens on loopback and on a Unix socket unless told otherwise, sends
+nothing to anyone, and writes no setting of the host. Needs root, or the
+capabilities that `lacuna doctor` names.
+
+ADDR is HOST:PORT or unix:PATH. Port 0 takes a free one; each listener says on
+standard error where it listens, for example:
+  listening otlp-grpc 127.0.0.1:4317";
+
+pub(super) const AGENT_AFTER: &str = "\
+Selectors:
+  pid:N           the process with that id
+  comm:NAME       processes with a thread of that name (15 bytes at most)
+  cgroup:PATH     processes in that cgroup or below it
+  container:ID    processes of a container, by 12 to 64 digits of its id
+  pod:UID         processes of a Kubernetes pod
+  unit:NAME       processes of a systemd unit
+  all             every process, whatever it costs
+--watch may be given several times, and also takes processes that start later.
+Without it everything is watched while the host makes fewer records than
+--record-budget; above it, the processes that send spans.
+
+Configuration (TOML; keys are the long options with _ for -):
+  otlp_grpc = \"127.0.0.1:4317\"
+  otlp_http = \"127.0.0.1:4318\"
+  api = \"unix:/run/lacuna/api.sock\"
+  watch = [\"unit:payments\", \"comm:backup\"]     # or \"auto\"
+  record_budget = 50000
+
+Examples:
+  lacuna agent
+  lacuna agent --watch unit:payments --watch comm:backup
+  lacuna agent --otlp-grpc 0.0.0.0:4317 --config /etc/lacuna.toml
+
+Exit status:
+  0  it was asked to end (SIGTERM or SIGINT)
+  2  it could not run";
+
+pub(super) const EXPLAIN: &str = "Ask the agent where the gap of each span of a trace went";
+
+pub(super) const EXPLAIN_LONG: &str = "\
+Ask the agent where the gap of each span of a trace went.
+
+The gap is the part of a span's time that no child span covers. It is shown by
+cause, largest first, with who is to blame; the causes add up to it exactly.
+Each span says which thread ran it and how that was found out. Where no thread
+could be named for certain, none is: then the process is shown beside the span,
+and nothing is claimed.
+
+The trace is one that the running agent has received, or the spans of an
+OTLP/JSON file that ran on this host while the agent was watching.";
+
+pub(super) const EXPLAIN_AFTER: &str = "\
+Examples:
+  lacuna explain 0af7651916cd43dd8448eb211c80319c
+  lacuna explain --spans spans.json --wait 0
+  lacuna explain --agent http://127.0.0.1:9411 --format json TRACE_ID
+
+Status of a span:
+  pending     not everything up to its end has been read yet; ask again
+  expired     the agent's memory no longer reaches back to its start
+  unobserved  nothing of its process was watched then
+
+Exit status:
+  0  it was answered
+  2  it could not be: no agent, no such trace, or a file that is no OTLP/JSON";
+
+pub(super) const DOCTOR: &str =
+    "Say what works on this host, what does not, and what to do about it";
+
+pub(super) const DOCTOR_LONG: &str = "\
+Say what works on this host, what does not, and what to do about it.
+
+Every hook is tried for real. Each thing that is missing is shown with the
+causes that it costs and with what would bring them back.";
+
+pub(super) const DOCTOR_AFTER: &str = "\
+Examples:
+  lacuna doctor
+  lacuna doctor --format json | jq '.checks[] | select(.status != \"ok\")'
+
+Exit status:
+  0  nothing is missing
+  1  something is missing that costs a cause
+  2  it could not run";
