@@ -150,8 +150,7 @@ impl Era {
     }
 
     fn offset_ns(&self) -> i64 {
-        // Both ends are instants of this century, so half their sum does not overflow.
-        self.offset_low_ns + (self.offset_high_ns - self.offset_low_ns) / 2
+        i64::midpoint(self.offset_low_ns, self.offset_high_ns)
     }
 
     fn error_ns(&self) -> u64 {

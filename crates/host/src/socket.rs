@@ -322,7 +322,6 @@ fn table_address(text: &str) -> Option<SocketAddr> {
 ///
 /// Layouts: `linux/netlink.h`, `linux/sock_diag.h`, `linux/inet_diag.h`; they are ABI.
 mod diag {
-    use super::Errno;
     use super::IpAddr;
     use super::Ipv4Addr;
     use super::Ipv6Addr;
@@ -407,11 +406,12 @@ mod diag {
         match kind {
             Some(SOCK_DIAG_BY_FAMILY) => {}
             Some(NLMSG_ERROR) => {
-                let error = word(answer, HEADER_BYTES).map(|word| (word as i32).wrapping_neg());
-                return match error.map(Errno::from_raw_os_error) {
-                    Some(Errno::NOENT) => Ok(None),
-                    Some(error) => Err(error.into()),
-                    None => Err(malformed()),
+                let code = word(answer, HEADER_BYTES).ok_or_else(malformed)? as i32;
+                let error = io::Error::from_raw_os_error(code.wrapping_neg());
+                return if error.kind() == io::ErrorKind::NotFound {
+                    Ok(None)
+                } else {
+                    Err(error)
                 };
             }
             _ => return Err(malformed()),

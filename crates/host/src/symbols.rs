@@ -97,7 +97,7 @@ impl Table {
             .addresses
             .partition_point(|&start| start <= address)
             .checked_sub(1)?;
-        if address - self.addresses.get(at)? > FUNCTION_BYTES_MAX {
+        if address - self.addresses.get(at)? >= FUNCTION_BYTES_MAX {
             return None;
         }
         let (start, end) = (*self.starts.get(at)?, *self.starts.get(at + 1)?);
