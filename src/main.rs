@@ -5,6 +5,7 @@
 //! `lacuna-host` knows the host. Nothing is decided here but what to ask and how to show it.
 
 mod answer;
+mod api;
 mod cli;
 mod command;
 mod otlp;

@@ -28,6 +28,7 @@ mod wire;
 pub(crate) use counters::OtlpCounters;
 pub(crate) use counters::Outcome;
 pub(crate) use counters::Transport;
+pub(crate) use http::kind;
 pub(crate) use intake::Refusal;
 pub(crate) use intake::Refused;
 pub(crate) use queue::Batch;

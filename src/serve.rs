@@ -9,15 +9,12 @@
 //! Nothing here knows OTLP or the API. A peer can cost no more than these limits: at each of them
 //! somebody is refused and counted, and nobody waits for ever.
 
-mod address;
 mod bind;
 mod body;
 mod connection;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use address::Address;
-pub(crate) use address::AddressError;
 pub(crate) use bind::BindError;
 pub(crate) use bind::Bound;
 pub(crate) use bind::bind;

@@ -80,8 +80,11 @@ async fn take(
     receiver.take(connection, format, body.bytes())
 }
 
-/// A request's format and whether it is gzipped, or what is wrong with its headers.
-fn kind(headers: &HeaderMap) -> Result<(Format, bool), String> {
+/// The format of a request's spans and whether they are gzipped.
+///
+/// # Errors
+/// What is wrong with its headers, in words.
+pub(crate) fn kind(headers: &HeaderMap) -> Result<(Format, bool), String> {
     let text = |name| {
         headers
             .get(name)

@@ -23,7 +23,7 @@ use rustix::net::SocketAddrUnix;
 use rustix::net::SocketFlags;
 use rustix::net::SocketType;
 
-use super::Address;
+use crate::cli::Address;
 
 /// The mode of a Unix socket: its owner and group may ask, others may not.
 const UNIX_SOCKET_MODE: u32 = 0o660;
@@ -113,7 +113,11 @@ pub(crate) fn bind(address: &Address, flag: &str) -> Result<Bound, BindError> {
 fn bind_tcp(host: &str, port: u16) -> io::Result<Bound> {
     let listener = TcpListener::bind((host, port))?;
     listener.set_nonblocking(true)?;
-    let address = Address::from(listener.local_addr()?);
+    let bound = listener.local_addr()?;
+    let address = Address::Tcp {
+        host: bound.ip().to_string(),
+        port: bound.port(),
+    };
     Ok(Bound {
         listener: Listener::Tcp(listener),
         address,
