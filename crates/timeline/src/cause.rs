@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The causes: public names, fixed phrases, precedence, and (below) the one place where a
-//! nanosecond is given one of them.
+//! The causes: public names, fixed phrases, precedence; and in `cause/` the one place where blocked
+//! time is given one of them.
 //!
 //! The order of [`Cause`] is the order of precedence of docs/causes.md: where two hold at once the
 //! earlier group wins, within a group the earlier row. Names are public and final.
+
+mod blocked;
+mod stack;
+
+pub use blocked::Blocked;
+pub use blocked::ObjectClass;
+pub use blocked::blocked_cause;
+pub use blocked::detour_cause;
+pub use blocked::polls_nothing;
+pub use stack::StackClass;
 
 /// What a nanosecond of a thread was spent on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
