@@ -33,6 +33,18 @@ pub struct ChildFacts {
     pub end: Ns,
 }
 
+/// Where a span stands among the spans of its process. Children usually arrive before their parent,
+/// so the caller must not call a span a root only because its parent has not come yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// It has no parent in its process: no parent at all, or one that is known to be elsewhere.
+    Root,
+    /// This span of the same process is its topmost ancestor.
+    Under(SpanKey),
+    /// Its parent has not been seen: it may yet arrive. Less can be concluded from such a span.
+    Unknown,
+}
+
 /// What a span claims about its thread. Anybody can claim anything: it is checked, not believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Claims<'a> {
@@ -63,8 +75,8 @@ pub struct SpanFacts<'a> {
     /// The largest power of ten that divides both Unix timestamps (see [`grain_ns`]). A single
     /// span's trailing zeros may be chance; the least over a process is its clock's tick.
     pub grain_ns: Ns,
-    /// The topmost known ancestor in the same process; `None`: it has no parent there itself.
-    pub root: Option<SpanKey>,
+    /// Where it stands among the spans of its process.
+    pub place: Place,
     /// Its direct children in the same process, as far as they have arrived.
     pub children: &'a [ChildFacts],
     /// `CLOCK_REALTIME` was stepped, or the host suspended, between its start and its end.

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is learned of one kind of span in one process.
+//!
+//! Two questions. *Do its spans start and end on one thread?* Spans without any candidate say no;
+//! their absence says yes only as far as it could have been seen, so the verdict is a probability
+//! of a wrong thread, not a count. *Which threads serve it?* A thread that is often a candidate but
+//! never the only one does not. Formulas and what they were tried on: docs/design/0002-join.md.
+
+use super::candidates::Candidate;
+use super::candidates::Found;
+use super::counts::Halves;
+use super::counts::Share;
+use super::counts::Trials;
+use super::facts::Why;
+use super::limits::ALONE_MIN;
+use super::limits::BRIEF_NS;
+use super::limits::HALF_SPANS;
+use super::limits::KIND_SPANS_MIN;
+use super::limits::KIND_WRONG_MAX;
+use super::limits::LEARN_ALL;
+use super::limits::LEARN_ONE_IN;
+use super::limits::NO_CANDIDATE_ONE_IN;
+use super::limits::OFFSETS_PER_SPAN;
+use super::limits::PRIOR;
+use super::limits::PROVED_MIN;
+use super::limits::RENEW_SPANS;
+use super::limits::SERVERS_MAX;
+use crate::event::Ns;
+use crate::event::ThreadId;
+use std::collections::HashMap;
+
+/// Who may serve a kind: a thread with a history, or the class of those too young to have one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Server {
+    /// A thread older than [`BRIEF_NS`].
+    Thread(ThreadId),
+    /// Any younger thread, and those that found no room.
+    Brief,
+}
+
+impl Server {
+    /// As what a candidate for a span that started at `start` counts.
+    pub(super) fn of(candidate: &Candidate, start: Ns) -> Server {
+        if start.saturating_sub(candidate.born) < BRIEF_NS {
+            Server::Brief
+        } else {
+            Server::Thread(candidate.thread)
+        }
+    }
+}
+
+/// What is counted of one server.
+#[derive(Clone, Copy, Debug, Default)]
+struct Served {
+    /// Times it was a candidate.
+    seen: u64,
+    /// Times it was the only one.
+    sole: u64,
+    /// Times it was the only thread on a CPU at the start, and at the end.
+    lone: u64,
+    /// Times it was a candidate at a trial offset.
+    chance: u64,
+}
+
+/// One half of the window.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Start of the earliest span.
+    from: Option<Ns>,
+    /// Spans with complete records.
+    spans: u64,
+    /// Of those, without a candidate.
+    none: u64,
+    /// Of those, learned from in full.
+    learned: u64,
+    /// Of the learned, proved to have started and ended on one thread.
+    lone: u64,
+    trials: Trials,
+    servers: HashMap<Server, Served>,
+    /// Spans joined by a sole candidate, and of those how many overlapped another root span there.
+    certain: u64,
+    overlaps: u64,
+    /// Claims that could be checked, and of those the contradicted.
+    claims: u64,
+    false_claims: u64,
+}
+
+impl Counts {
+    fn server(&mut self, server: Server) -> &mut Served {
+        let full = self.servers.len() >= SERVERS_MAX && !self.servers.contains_key(&server);
+        self.servers
+            .entry(if full { Server::Brief } else { server })
+            .or_default()
+    }
+}
+
+/// What is believed of a kind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict {
+    /// Why its spans are not joined; `None`: they may be.
+    pub(super) refused: Option<Why>,
+    /// Estimated probability that a candidate of such a span is there by chance only, because the
+    /// span was not on one thread.
+    pub(super) wrong: f64,
+}
+
+/// One kind of span.
+#[derive(Debug)]
+pub(super) struct Kind {
+    counts: Halves<Counts>,
+    verdict: Verdict,
+    /// Spans observed over its whole life, complete or not.
+    observed: u64,
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        let verdict = Verdict {
+            refused: Some(Why::Learning),
+            wrong: 1.0,
+        };
+        Kind {
+            counts: Halves::default(),
+            verdict,
+            observed: 0,
+        }
+    }
+}
+
+impl Kind {
+    /// Counts one more observed span; true where it is one to learn from in full.
+    pub(super) fn observe(&mut self) -> bool {
+        self.observed += 1;
+        self.observed <= LEARN_ALL || self.observed.is_multiple_of(LEARN_ONE_IN)
+    }
+
+    /// The current verdict.
+    pub(super) fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// Notes which threads were candidates of a span with complete records.
+    pub(super) fn note_span(&mut self, found: &Found, start: Ns, learned: bool) {
+        if self.counts.current.spans >= HALF_SPANS {
+            self.counts.roll();
+        }
+        let counts = &mut self.counts.current;
+        counts.from = Some(counts.from.map_or(start, |from| from.min(start)));
+        counts.spans += 1;
+        counts.none += u64::from(found.list.is_empty());
+        counts.learned += u64::from(learned);
+        let sole = found.list.len() == 1;
+        let lone = learned && sole && found.lone_ends;
+        counts.lone += u64::from(lone);
+        for candidate in &found.list {
+            let served = counts.server(Server::of(candidate, start));
+            served.seen += 1;
+            served.sole += u64::from(sole);
+            served.lone += u64::from(lone);
+        }
+    }
+
+    /// Notes which threads were candidates at trial offset number `i`, where the span would have
+    /// started at `start`.
+    pub(super) fn note_trial(&mut self, i: usize, found: &Found, start: Ns, idle: bool) {
+        let counts = &mut self.counts.current;
+        counts.trials.note(i, !found.list.is_empty(), idle);
+        for candidate in &found.list {
+            counts.server(Server::of(candidate, start)).chance += 1;
+        }
+    }
+
+    /// Notes a span joined by its sole candidate, and whether another root span was open there.
+    pub(super) fn note_certain(&mut self, overlaps: bool) {
+        self.counts.current.certain += 1;
+        self.counts.current.overlaps += u64::from(overlaps);
+    }
+
+    /// Notes that a span of this kind was open on a thread where another was found to overlap.
+    pub(super) fn note_overlapped(&mut self) {
+        self.counts.current.overlaps += 1;
+    }
+
+    /// Notes a claim that could be checked.
+    pub(super) fn note_claim(&mut self, fits: bool) {
+        self.counts.current.claims += 1;
+        self.counts.current.false_claims += u64::from(!fits);
+    }
+
+    /// Claims checked, and contradicted.
+    pub(super) fn claims(&self) -> (u64, u64) {
+        (
+            self.counts.sum(|c| c.claims),
+            self.counts.sum(|c| c.false_claims),
+        )
+    }
+
+    /// Probability that a thread with another root span open runs a span of this kind all the same.
+    pub(super) fn overlap_chance(&self) -> f64 {
+        let certain = self.counts.sum(|c| c.certain);
+        if certain < ALONE_MIN || self.counts.sum(|c| c.overlaps) > 0 {
+            return 1.0;
+        }
+        unseen(certain as f64)
+    }
+
+    /// Judges anew where enough has changed. `busy` are the threads to leave out as a test.
+    pub(super) fn renew(&mut self, lacks_candidate: bool, busy: &dyn Fn(ThreadId) -> bool) {
+        if lacks_candidate || self.observed.is_multiple_of(RENEW_SPANS) {
+            self.verdict = self.judge(busy);
+        }
+    }
+
+    fn judge(&self, busy: &dyn Fn(ThreadId) -> bool) -> Verdict {
+        let spans = self.counts.sum(|c| c.spans);
+        let none = self.counts.sum(|c| c.none);
+        let wrong = self.wrong(spans, none);
+        let refused = if spans < KIND_SPANS_MIN {
+            Some(Why::Learning)
+        } else if none * NO_CANDIDATE_ONE_IN > spans {
+            Some(Why::NotOneThread)
+        } else if self.unproved_busy(spans, busy) {
+            Some(Why::BusyThread)
+        } else if wrong > KIND_WRONG_MAX {
+            Some(if none > 0 {
+                Why::NotOneThread
+            } else {
+                Why::Learning
+            })
+        } else {
+            None
+        };
+        Verdict { refused, wrong }
+    }
+
+    /// Probability of a wrong thread: share of spans that moved, by the share without a candidate
+    /// and by how likely a moved one would have had none.
+    fn wrong(&self, spans: u64, none: u64) -> f64 {
+        let chance = self.chance().value();
+        let lone = Share {
+            hits: self.counts.sum(|c| c.lone),
+            of: self.counts.sum(|c| c.learned),
+        };
+        let lone = lone.hits as f64 / (lone.of.max(1)) as f64;
+        let visible = (1.0 - chance).max(lone);
+        let looked_at = spans as f64 * visible;
+        if none == 0 {
+            return unseen(looked_at);
+        }
+        ((none + 1) as f64 / looked_at.max(1.0)).min(1.0) * chance
+    }
+
+    /// Share of trials with a candidate: what chance does.
+    fn chance(&self) -> Share {
+        let [older, newer] = self.counts.each();
+        older.trials.plus(&newer.trials).overall()
+    }
+
+    /// Whether the kind hangs on a thread that is nearly always on a CPU and not shown to serve it.
+    /// Either that thread runs such spans or the kind is not one-thread, and which of the two
+    /// cannot be told: then nothing is joined.
+    fn unproved_busy(&self, spans: u64, busy: &dyn Fn(ThreadId) -> bool) -> bool {
+        let trials = self.chance().of / OFFSETS_PER_SPAN as u64;
+        self.servers().into_iter().any(|(server, served)| {
+            let Server::Thread(thread) = server else {
+                return false;
+            };
+            let needed = served.sole * NO_CANDIDATE_ONE_IN > spans;
+            if !needed || served.lone >= PROVED_MIN || !busy(thread) {
+                return false;
+            }
+            let chance = Share {
+                hits: served.chance / OFFSETS_PER_SPAN as u64,
+                of: trials,
+            };
+            !Share {
+                hits: served.seen,
+                of: spans,
+            }
+            .clearly_above(chance)
+        })
+    }
+
+    fn servers(&self) -> HashMap<Server, Served> {
+        let [older, newer] = self.counts.each();
+        let mut all = older.servers.clone();
+        for (server, served) in &newer.servers {
+            let sum = all.entry(*server).or_default();
+            sum.seen += served.seen;
+            sum.sole += served.sole;
+            sum.lone += served.lone;
+            sum.chance += served.chance;
+        }
+        all
+    }
+
+    fn served(&self, server: Server) -> Served {
+        let mut sum = Served::default();
+        for half in self.counts.each() {
+            if let Some(served) = half.servers.get(&server) {
+                sum.seen += served.seen;
+                sum.sole += served.sole;
+                sum.lone += served.lone;
+                sum.chance += served.chance;
+            }
+        }
+        sum
+    }
+
+    /// Odds that a candidate is the thread rather than there by chance, up to a factor common to
+    /// all candidates of a span: (share of spans it serves) / (chance of being a candidate
+    /// otherwise). A pair: careful from below, for the one to be named; careful from above, for
+    /// those it must beat.
+    pub(super) fn odds(&self, candidate: &Candidate, start: Ns) -> (f64, f64) {
+        let served = self.served(Server::of(candidate, start));
+        let spans = self.counts.sum(|c| c.spans) as f64;
+        let overall = self.chance();
+        let trials = overall.of as f64;
+        let spread = 2.0 * (served.chance as f64 + 1.0).sqrt();
+        let chance_most = (served.chance as f64 + spread + 1.0) / (trials + 1.0);
+        let chance_least = (served.chance as f64 - spread).max(0.1) / (trials + 1.0);
+        let others = (overall.value() - served.chance as f64 / (trials + 1.0)).clamp(0.0, 0.95);
+        let low = served.sole as f64 / (spans + 1.0) / chance_most;
+        let serves = if served.sole > 0 {
+            ((served.sole + 1) as f64 / (spans + 1.0) / (1.0 - others)).min(1.0)
+        } else if candidate.born < self.from() {
+            unseen((spans - served.seen as f64 * others).max(0.0))
+        } else {
+            PRIOR
+        };
+        // Being a maybe is no evidence against a thread, as being there by chance is.
+        let mut high = if candidate.sure {
+            serves / chance_least
+        } else {
+            serves
+        };
+        if served.sole == 0 {
+            high = high.min(unseen(served.seen as f64 * (1.0 - others)));
+        }
+        (low, high.max(low))
+    }
+
+    /// Start of the earliest span that is counted.
+    fn from(&self) -> Ns {
+        self.counts
+            .each()
+            .into_iter()
+            .filter_map(|half| half.from)
+            .min()
+            .unwrap_or(0)
+    }
+}
+
+/// Expected rate of what was never seen in `looks` looks, if it can happen at all with probability
+/// [`PRIOR`]: `PRIOR / (1 + looks)` is the chance that it can, `1 / (1 + looks)` its rate then.
+pub(super) fn unseen(looks: f64) -> f64 {
+    PRIOR / ((1.0 + looks) * (1.0 + looks))
+}
