@@ -115,8 +115,6 @@ fn run_waits(agent: &Agent, transport: Transport, directory: &Path) -> Truth {
         directory,
         environment: &[("CPU_STAT_FILE", cpu_stat.to_str().expect("a UTF-8 path"))],
     });
-    cgroup.add(running.process.pid());
-
     let mut hogs = Vec::new();
     for kind in KINDS {
         running
@@ -125,7 +123,9 @@ fn run_waits(agent: &Agent, transport: Transport, directory: &Path) -> Truth {
         match kind {
             "contend" => hogs.extend((0..HOGS).map(|_| start_hog())),
             "throttle" => {
+                // Not before: in a cgroup of its own it would have had a CPU to itself beside the hogs.
                 hogs.clear();
+                cgroup.add(running.process.pid());
                 cgroup.limit(Some(CPU_LIMIT));
             }
             _ => {}
