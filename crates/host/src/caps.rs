@@ -20,7 +20,7 @@ pub enum Capability {
     Bpf,
     /// Attach them to tracepoints; read kernel memory from them (5.8 on).
     Perfmon,
-    /// Before 5.8, both of the above; on 5.10 also iterating over BPF programs by id.
+    /// Before 5.8, both of the above; at any version, the kernel's statistics of BPF programs.
     SysAdmin,
     /// Read `/proc/PID/{exe,fd,ns}` of other users.
     SysPtrace,
@@ -28,14 +28,12 @@ pub enum Capability {
     DacReadSearch,
     /// Read kernel symbol addresses where `kptr_restrict` is 1.
     Syslog,
-    /// Ask about sockets and traffic control beyond one's own.
-    NetAdmin,
     /// Raise `RLIMIT_MEMLOCK` (needed for BPF memory before 5.11).
     SysResource,
 }
 
 /// Each with its bit and name.
-const TABLE: [(Capability, CapabilitySet, &str); 8] = [
+const TABLE: [(Capability, CapabilitySet, &str); 7] = [
     (Capability::Bpf, CapabilitySet::BPF, "CAP_BPF"),
     (Capability::Perfmon, CapabilitySet::PERFMON, "CAP_PERFMON"),
     (
@@ -54,11 +52,6 @@ const TABLE: [(Capability, CapabilitySet, &str); 8] = [
         "CAP_DAC_READ_SEARCH",
     ),
     (Capability::Syslog, CapabilitySet::SYSLOG, "CAP_SYSLOG"),
-    (
-        Capability::NetAdmin,
-        CapabilitySet::NET_ADMIN,
-        "CAP_NET_ADMIN",
-    ),
     (
         Capability::SysResource,
         CapabilitySet::SYS_RESOURCE,

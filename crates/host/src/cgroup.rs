@@ -87,7 +87,8 @@ impl CgroupPaths {
             .find_map(|path| path.rsplit('/').find_map(pod_in))
     }
 
-    fn all(&self) -> impl Iterator<Item = &str> {
+    /// Its path in each hierarchy, the unified one first.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
         self.unified()
             .into_iter()
             .chain(self.legacy.iter().map(|(_, path)| &**path))

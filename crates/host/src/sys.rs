@@ -5,8 +5,6 @@
 //! A fact that cannot be read is `None`, never a guess.
 
 use crate::root::Root;
-use rustix::process::Resource;
-use rustix::process::getrlimit;
 use std::fmt;
 
 /// A kernel's version; compares by age.
@@ -130,9 +128,71 @@ pub fn clock_source(root: &Root) -> Option<Box<str>> {
     Some(root.read(path).ok()?.trim().into())
 }
 
-/// How much memory this process may lock, bytes; `None`: without limit.
-pub fn memlock_limit() -> Option<u64> {
-    getrlimit(Resource::Memlock).current
+/// How much memory this process may lock, bytes; BPF memory counts to it before 5.11.
+pub fn memlock_bytes_max(root: &Root) -> Option<Memlock> {
+    Memlock::parse(&root.read("/proc/self/limits").ok()?)
+}
+
+/// A limit on locked memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memlock {
+    /// None.
+    Unlimited,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+impl Memlock {
+    /// The soft limit in the text of `/proc/PID/limits`.
+    pub fn parse(limits: &str) -> Option<Self> {
+        let values = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max locked memory"))?;
+        match values.split_ascii_whitespace().next()? {
+            "unlimited" => Some(Self::Unlimited),
+            bytes => bytes.parse().ok().map(Self::Bytes),
+        }
+    }
+}
+
+/// Whether this process is in the initial pid namespace, whose numbers the kernel side uses.
+pub fn in_initial_pid_namespace(root: &Root) -> Option<bool> {
+    /// `PROC_PID_INIT_INO` of `linux/proc_ns.h`: fixed since 3.8.
+    const INITIAL: &str = "pid:[4026531836]";
+    let link = std::fs::read_link(root.path("/proc/self/ns/pid")).ok()?;
+    Some(link.as_os_str() == INITIAL)
+}
+
+/// Whether `/proc` is mounted so that it hides other users' processes (`hidepid`).
+pub fn hides_processes(root: &Root) -> bool {
+    let mounts = root.read("/proc/self/mountinfo").unwrap_or_default();
+    let hides = |option: &str| {
+        option
+            .strip_prefix("hidepid=")
+            .is_some_and(|level| !matches!(level, "0" | "off"))
+    };
+    mounts.lines().any(|line| {
+        let Some((_, kind)) = line.split_once(" - proc ") else {
+            return false;
+        };
+        kind.split([' ', ',']).any(hides) && line.split(' ').nth(4) == Some("/proc")
+    })
+}
+
+/// Whether a scheduler loaded as BPF (`sched_ext`) runs instead of the kernel's own; `None` where
+/// the kernel has no such thing.
+pub fn sched_ext_is_on(root: &Root) -> Option<bool> {
+    Some(root.read("/sys/kernel/sched_ext/state").ok()?.trim() != "disabled")
+}
+
+/// `kernel.sched_rt_runtime_us`: of each second, how many microseconds real-time threads may run;
+/// -1: no limit.
+pub fn rt_runtime_us(root: &Root) -> Option<i64> {
+    root.read("/proc/sys/kernel/sched_rt_runtime_us")
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// The controllers that the kernel was built with and that are on, from `/proc/cgroups`.
@@ -153,6 +213,10 @@ pub fn cgroup_controllers(root: &Root) -> Vec<Box<str>> {
 mod tests {
     use super::KernelVersion;
     use super::Lockdown;
+    use super::Memlock;
+    use super::hides_processes;
+    use super::in_initial_pid_namespace;
+    use crate::root::Root;
 
     #[test]
     fn versions_compare_by_number_and_keep_their_release() {
@@ -190,5 +254,43 @@ mod tests {
         for text in ["", "none", "[", "[none", "[unheard-of]"] {
             assert_eq!(Lockdown::parse(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_soft_limit_of_locked_memory_is_read() {
+        let header = "Limit                     Soft Limit           Hard Limit           Units\n";
+        let bytes =
+            format!("{header}Max locked memory         8388608              unlimited bytes\n");
+        assert_eq!(Memlock::parse(&bytes), Some(Memlock::Bytes(8_388_608)));
+        let unlimited = bytes.replace("8388608", "unlimited");
+        assert_eq!(Memlock::parse(&unlimited), Some(Memlock::Unlimited));
+        for text in ["", header, "Max locked memory", "Max locked memory  many"] {
+            assert_eq!(Memlock::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_proc_that_hides_processes_is_noticed() {
+        let base = tempfile::tempdir().unwrap();
+        let root = Root::at(base.path());
+        std::fs::create_dir_all(base.path().join("proc/self")).unwrap();
+        let hides = |options: &str| {
+            let mounts = format!("20 1 0:5 / /proc rw - proc proc {options}\n");
+            std::fs::write(base.path().join("proc/self/mountinfo"), mounts).unwrap();
+            hides_processes(&root)
+        };
+        assert!(hides("rw,hidepid=2") && hides("rw,hidepid=invisible"));
+        assert!(!hides("rw") && !hides("rw,hidepid=0") && !hides("rw,hidepid=off"));
+    }
+
+    #[test]
+    fn a_nested_pid_namespace_is_noticed() {
+        let base = tempfile::tempdir().unwrap();
+        let root = Root::at(base.path());
+        assert_eq!(in_initial_pid_namespace(&root), None);
+        let directory = base.path().join("proc/self/ns");
+        std::fs::create_dir_all(&directory).unwrap();
+        std::os::unix::fs::symlink("pid:[4026532000]", directory.join("pid")).unwrap();
+        assert_eq!(in_initial_pid_namespace(&root), Some(false));
     }
 }
