@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whose fault it was, in one line: culprits, the chain of wake-ups, and what was seen.
+
+use lacuna_timeline::Cause;
+
+use super::paint::Style;
+use super::plain::plain;
+use super::quantity::Column;
+use super::quantity::count;
+use crate::answer::CauseAnswer;
+use crate::answer::ChainLink;
+use crate::answer::Culprit;
+use crate::answer::CulpritKind;
+use crate::answer::LinkHow;
+
+/// Culprits shown by name; the others are told together.
+const CULPRITS_SHOWN: usize = 3;
+
+/// Whose time this is: a chain names a thread of the same process without its pid, and one of the
+/// same name with its tid. Zero and empty where it is nobody's in particular.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Owner<'a> {
+    pub(super) pid: u32,
+    pub(super) comm: &'a str,
+}
+
+/// The culprits of causes that are shown as one, in one line; empty where nobody is named.
+pub(super) fn culprits(parts: &[&CauseAnswer], column: Column, style: Style) -> String {
+    let blame = Blame::of(parts, style);
+    if parts.iter().any(|part| is_queueing(part.cause)) {
+        return blame.behind(column);
+    }
+    blame.named(column)
+}
+
+/// Waits for a CPU: there the culprits are those who ran instead.
+fn is_queueing(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::RunqPreempted | Cause::RunqWakeup | Cause::RunqIdle
+    )
+}
+
+/// Culprits sorted for a line.
+#[derive(Debug, Default)]
+struct Blame {
+    /// Largest first; the same one only once.
+    named: Vec<Culprit>,
+    rest_ns: u64,
+    /// How many the rest are; `None` where that is not known.
+    rest_count: Option<u64>,
+    uncovered_ns: u64,
+    /// Time in the queue of an idle CPU: nobody ran instead.
+    nobody_ns: u64,
+}
+
+impl Blame {
+    fn of(parts: &[&CauseAnswer], style: Style) -> Blame {
+        let mut blame = Blame {
+            rest_count: Some(0),
+            ..Blame::default()
+        };
+        for part in parts {
+            let mut unblamed_ns = part.ns;
+            for culprit in &part.culprits {
+                unblamed_ns = unblamed_ns.saturating_sub(culprit.ns);
+                blame.add(culprit, style);
+            }
+            if part.cause == Cause::RunqIdle {
+                blame.nobody_ns = blame.nobody_ns.saturating_add(unblamed_ns);
+            }
+        }
+        blame
+            .named
+            .sort_by(|a, b| b.ns.cmp(&a.ns).then_with(|| a.name.cmp(&b.name)));
+        if !style.verbose {
+            blame.shorten();
+        }
+        blame
+    }
+
+    fn add(&mut self, culprit: &Culprit, style: Style) {
+        match culprit.kind {
+            CulpritKind::Rest => {
+                self.rest_ns = self.rest_ns.saturating_add(culprit.ns);
+                let more = culprit.detail.parse::<u64>().ok();
+                self.rest_count = self.rest_count.zip(more).map(|(a, b)| a.saturating_add(b));
+            }
+            CulpritKind::Uncovered => {
+                self.uncovered_ns = self.uncovered_ns.saturating_add(culprit.ns);
+            }
+            _ => match self
+                .named
+                .iter_mut()
+                .find(|named| is_same(named, culprit, style))
+            {
+                Some(named) => named.ns = named.ns.saturating_add(culprit.ns),
+                None => self.named.push(culprit.clone()),
+            },
+        }
+    }
+
+    /// Tells those beyond the first few together with the rest.
+    fn shorten(&mut self) {
+        // One more name takes no more room than "1 other".
+        if self.named.len() <= CULPRITS_SHOWN + 1 && self.rest_ns == 0 {
+            return;
+        }
+        for other in self.named.drain(CULPRITS_SHOWN.min(self.named.len())..) {
+            self.rest_ns = self.rest_ns.saturating_add(other.ns);
+            self.rest_count = self.rest_count.map(|count| count.saturating_add(1));
+        }
+    }
+
+    /// "behind backup (pid 4123) 181 ms, kworker/3:1 9 ms, 4 others 8 ms"
+    fn behind(&self, column: Column) -> String {
+        let mut items: Vec<String> = self
+            .named
+            .iter()
+            .map(|one| format!("{} {}", name(one), column.show(one.ns)))
+            .collect();
+        items.extend(self.others(column));
+        let mut line = match items.is_empty() {
+            true => Vec::new(),
+            false => vec![format!("behind {}", items.join(", "))],
+        };
+        if self.nobody_ns > 0 {
+            line.push(format!("idle CPU {}", column.show(self.nobody_ns)));
+        }
+        if self.uncovered_ns > 0 {
+            line.push(format!(
+                "not recorded who {}",
+                column.show(self.uncovered_ns)
+            ));
+        }
+        line.join(", ")
+    }
+
+    /// "/kubepods/payments: cpu.max 2.0", with durations only where there are several.
+    fn named(&self, column: Column) -> String {
+        let several = self.named.len() > 1 || self.rest_ns > 0;
+        let mut items: Vec<String> = Vec::new();
+        for one in &self.named {
+            let mut item = with_detail(one);
+            if several && one.ns > 0 {
+                item = format!("{item} {}", column.show(one.ns));
+            }
+            items.push(item);
+        }
+        items.extend(self.others(column));
+        items.join(", ")
+    }
+
+    fn others(&self, column: Column) -> Option<String> {
+        if self.rest_ns == 0 {
+            return None;
+        }
+        let others = match self.rest_count {
+            Some(number) if number > 0 => count(number, "other", "others"),
+            _ => "others".to_owned(),
+        };
+        Some(format!("{others} {}", column.show(self.rest_ns)))
+    }
+}
+
+/// Threads of one process count as one, unless everything is shown.
+fn is_same(a: &Culprit, b: &Culprit, style: Style) -> bool {
+    a.kind == b.kind
+        && a.name == b.name
+        && a.pid == b.pid
+        && (a.tid == b.tid || !style.verbose)
+        && (a.detail == b.detail || a.kind == CulpritKind::Thread)
+}
+
+fn name(culprit: &Culprit) -> String {
+    let mut name = match (culprit.kind, culprit.name.as_str()) {
+        (CulpritKind::Unknown, "") => "somebody".to_owned(),
+        (_, name) => plain(name),
+    };
+    if culprit.pid != 0 {
+        name = format!("{name} (pid {})", culprit.pid);
+    }
+    name
+}
+
+fn with_detail(culprit: &Culprit) -> String {
+    let name = name(culprit);
+    match (culprit.detail.as_str(), name.is_empty()) {
+        ("", _) => name,
+        (detail, true) => plain(detail),
+        (detail, false) if culprit.kind == CulpritKind::Cgroup => {
+            format!("{name}: {}", plain(detail))
+        }
+        (detail, false) => format!("{name}, {}", plain(detail)),
+    }
+}
+
+/// "<- http-worker-7 held it, waiting for a CPU 281 ms <- backup (pid 4123)"
+pub(super) fn chain(links: &[ChainLink], owner: Owner<'_>, style: Style) -> String {
+    let mut line = Vec::new();
+    let column = style.column(links.iter().map(|link| link.ns).max().unwrap_or(0));
+    let mut before = owner;
+    for link in links {
+        let who = thread(link, before);
+        let who = match link.how {
+            LinkHow::Held => format!("{who} held it"),
+            LinkHow::Woke => format!("woken by {who}"),
+        };
+        let mut step = format!(
+            "<- {who}, {} {}",
+            style.cause(link.cause),
+            column.show(link.ns)
+        );
+        if let Some(span) = &link.span {
+            step = format!("{step}, in span {}", plain(&span.name));
+        }
+        line.push(step);
+        before = Owner {
+            pid: link.pid,
+            comm: &link.comm,
+        };
+    }
+    // Whoever is to blame for the last link is the chain's end.
+    let last = links.last().and_then(|link| link.culprits.first());
+    line.extend(
+        last.filter(|last| !last.name.is_empty())
+            .map(|last| format!("<- {}", name(last))),
+    );
+    line.join(" ")
+}
+
+/// The thread of a link, as far as it must be told from the one before it.
+fn thread(link: &ChainLink, before: Owner<'_>) -> String {
+    let comm = plain(&link.comm);
+    if link.pid != before.pid && link.pid != 0 {
+        return format!("{comm} (pid {})", link.pid);
+    }
+    if link.comm == before.comm {
+        return format!("{comm} (thread {})", link.tid);
+    }
+    comm
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A list of causes as aligned lines, largest first, each with whose fault it was.
+//!
+//! Causes that share a phrase (`runq.*`) are one line, unless everything is shown.
+
+use std::cmp::Reverse;
+
+use lacuna_timeline::Cause;
+
+use super::blame;
+use super::blame::Owner;
+use super::paint::Style;
+use super::plain::left;
+use super::plain::plain;
+use super::plain::right;
+use super::plain::width;
+use super::quantity::Column;
+use super::quantity::grouped;
+use crate::answer::CauseAnswer;
+
+/// One line: causes that are told together.
+struct Group<'a> {
+    cause: Cause,
+    ns: u64,
+    parts: Vec<&'a CauseAnswer>,
+}
+
+/// The lines of `causes`, each indented by `indent` spaces.
+pub(super) fn lines(
+    causes: &[CauseAnswer],
+    owner: Owner<'_>,
+    indent: usize,
+    style: Style,
+) -> String {
+    let groups = grouped_by_phrase(causes, style);
+    let column = style.column(groups.iter().map(|group| group.ns).max().unwrap_or(0));
+    let whole_ns = groups
+        .iter()
+        .fold(0_u64, |sum, group| sum.saturating_add(group.ns));
+    let amounts = groups
+        .iter()
+        .map(|group| width(&column.show(group.ns)))
+        .max()
+        .unwrap_or(0);
+    let names = groups
+        .iter()
+        .map(|group| width(style.cause(group.cause)))
+        .max()
+        .unwrap_or(0);
+    let mut text = String::new();
+    for group in &groups {
+        let amount = right(&column.show(group.ns), amounts);
+        let bar = style.bar(group.cause, group.ns, whole_ns);
+        let name = style.tinted(group.cause, &left(style.cause(group.cause), names));
+        let line = format!(
+            "{}{amount}{bar}  {name}  {}",
+            " ".repeat(indent),
+            group.story(owner, column, style)
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
+        if style.verbose {
+            text.push_str(&group.all_evidence(indent + amounts + 2));
+        }
+    }
+    text
+}
+
+fn grouped_by_phrase(causes: &[CauseAnswer], style: Style) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for part in causes {
+        let same = |group: &&mut Group<'_>| {
+            !style.verbose
+                && group.cause.phrase() == part.cause.phrase()
+                && group.parts.iter().all(|other| other.reason == part.reason)
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => {
+                group.ns = group.ns.saturating_add(part.ns);
+                group.parts.push(part);
+            }
+            None => groups.push(Group {
+                cause: part.cause,
+                ns: part.ns,
+                parts: vec![part],
+            }),
+        }
+    }
+    // Of equal ones the order of the answer stays.
+    groups.sort_by_key(|group| Reverse(group.ns));
+    groups
+}
+
+impl Group<'_> {
+    /// What stands behind the name of the cause.
+    fn story(&self, owner: Owner<'_>, column: Column, style: Style) -> String {
+        let mut pieces = Vec::new();
+        let culprits = blame::culprits(&self.parts, column, style);
+        if culprits.is_empty() {
+            pieces.extend(self.seen());
+        } else {
+            pieces.push(culprits);
+        }
+        let chain = self
+            .parts
+            .iter()
+            .map(|part| &part.chain)
+            .find(|chain| !chain.is_empty());
+        pieces.extend(chain.map(|chain| blame::chain(chain, owner, style)));
+        pieces.extend(
+            self.parts
+                .iter()
+                .find_map(|part| part.reason.as_deref())
+                .map(reason),
+        );
+        let estimated_ns = self
+            .parts
+            .iter()
+            .fold(0_u64, |sum, part| sum.saturating_add(part.estimated_ns));
+        if estimated_ns > 0 {
+            pieces.push(format!("({} of it estimated)", column.show(estimated_ns)));
+        }
+        pieces.join("  ")
+    }
+
+    /// What it waited for, where that has a name; else where in the kernel, if nothing else says so.
+    fn seen(&self) -> Option<String> {
+        let object = self
+            .parts
+            .iter()
+            .find_map(|part| part.evidence.object.as_deref());
+        if let Some(object) = object {
+            return Some(plain(object));
+        }
+        let frame = self
+            .parts
+            .iter()
+            .find_map(|part| part.evidence.stack.first());
+        match self.cause {
+            Cause::WaitOther => frame.map(|frame| format!("in {}", plain(frame))),
+            _ => None,
+        }
+    }
+
+    /// Everything that was seen, a line each.
+    fn all_evidence(&self, indent: usize) -> String {
+        let mut text = String::new();
+        let mut line = |what: &str, value: &str| {
+            text.push_str(&format!("{}{what} {value}\n", " ".repeat(indent)));
+        };
+        for part in &self.parts {
+            let state = part.state;
+            line("stretches", &grouped(part.count));
+            if part.cause != Cause::Unknown {
+                let states = [
+                    (state.running_ns, "running"),
+                    (state.runnable_ns, "runnable"),
+                    (state.blocked_ns, "blocked"),
+                ];
+                let states = states.iter().filter(|(ns, _)| *ns > 0);
+                let states = states.map(|(ns, name)| format!("{name} {}", Column::EXACT.show(*ns)));
+                line("state", &states.collect::<Vec<_>>().join(", "));
+            }
+            if let Some(call) = &part.evidence.call {
+                line("call", &plain(call));
+            }
+            if let Some(object) = &part.evidence.object {
+                line("object", &plain(object));
+            }
+            if !part.evidence.stack.is_empty() {
+                let frames = part.evidence.stack.iter().map(|frame| plain(frame));
+                line("stack", &frames.collect::<Vec<_>>().join(" < "));
+            }
+            for (key, value) in &part.evidence.more {
+                line(&plain(key), &plain(&value.to_string()));
+            }
+        }
+        text
+    }
+}
+
+/// Why something is not known, in words.
+fn reason(reason: &str) -> String {
+    match reason {
+        "no-thread" => "no thread could be named for certain".to_owned(),
+        other => plain(&other.replace('-', " ")),
+    }
+}

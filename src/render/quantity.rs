@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Numbers as people read them: grouped digits, a unit always, one unit per column.
+//!
+//! Nothing that is not 0 is ever shown as 0, and nothing that is not all is ever shown as 100 %.
+
+/// Nanoseconds of a millisecond.
+const MS: u64 = 1_000_000;
+/// Nanoseconds of a microsecond.
+const US: u64 = 1_000;
+
+/// How the durations of one column are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Column {
+    unit: &'static str,
+    unit_ns: u64,
+    /// One digit after the point, for columns without a number of three digits.
+    tenths: bool,
+}
+
+impl Column {
+    /// Whole nanoseconds.
+    pub(super) const EXACT: Column = Column {
+        unit: "ns",
+        unit_ns: 1,
+        tenths: false,
+    };
+
+    /// A column whose largest duration is `max_ns`.
+    pub(super) fn fitting(max_ns: u64) -> Column {
+        let (unit, unit_ns) = match max_ns {
+            ns if ns >= 10 * MS => ("ms", MS),
+            ns if ns >= 10 * US => ("us", US),
+            _ => return Column::EXACT,
+        };
+        Column {
+            unit,
+            unit_ns,
+            tenths: max_ns < 100 * unit_ns,
+        }
+    }
+
+    /// The duration with its unit; `<1 ms` for what would round to nothing.
+    pub(super) fn show(self, ns: u64) -> String {
+        let step_ns = if self.tenths {
+            self.unit_ns / 10
+        } else {
+            self.unit_ns
+        };
+        let steps = ns / step_ns + u64::from(ns % step_ns >= step_ns.div_ceil(2));
+        if steps == 0 && ns > 0 {
+            let least = if self.tenths { "0.1" } else { "1" };
+            return format!("<{least} {}", self.unit);
+        }
+        if self.tenths {
+            return format!("{}.{} {}", grouped(steps / 10), steps % 10, self.unit);
+        }
+        format!("{} {}", grouped(steps), self.unit)
+    }
+}
+
+/// The number with its digits in groups of three.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            shown.push(' ');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+/// The share of `part` in `whole`, rounded down, with a digit after the point near the ends.
+pub(super) fn percent(part: u64, whole: u64) -> String {
+    let (part, whole) = (u128::from(part), u128::from(whole));
+    let tenths = (part * 1_000).checked_div(whole).unwrap_or(1_000);
+    match tenths {
+        0 if part > 0 => "<0.1 %".to_owned(),
+        1..=9 | 990..=999 => format!("{}.{} %", tenths / 10, tenths % 10),
+        _ => format!("{} %", tenths / 10),
+    }
+}
+
+/// "1 thread", "1 234 threads".
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    format!(
+        "{} {}",
+        grouped(number),
+        if number == 1 { one } else { many }
+    )
+}
+
+/// The instant as a date and time in UTC, to the nanosecond.
+///
+/// Civil date from days since 1970 as in Howard Hinnant, "chrono-compatible low-level date
+/// algorithms", `civil_from_days`: eras of 400 years of 146 097 days, years that begin in March.
+pub(super) fn instant(unix_ns: u64) -> String {
+    let (seconds, ns) = (unix_ns / 1_000_000_000, unix_ns % 1_000_000_000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{ns:09} UTC")
+}
