@@ -55,8 +55,8 @@ fn texts() -> Vec<Text> {
     let mut folders = vec![repository().to_owned()];
     let mut texts = Vec::new();
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
             let name = path
                 .file_name()
                 .and_then(|name| name.to_str())
@@ -66,7 +66,7 @@ fn texts() -> Vec<Text> {
             } else if path.is_file()
                 && let Ok(content) = fs::read_to_string(&path)
             {
-                let path = path.strip_prefix(repository()).unwrap();
+                let path = path.strip_prefix(repository()).expect("within it");
                 texts.push(Text {
                     path: path.to_string_lossy().into_owned(),
                     content,
