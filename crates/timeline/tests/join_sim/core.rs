@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A small scheduler: threads with scripts on a few CPUs, and the exact record of who ran when.
+//!
+//! It is not a model of Linux. It only has to make the same coincidences: threads that queue, are
+//! preempted, sleep, hand work on, and are on a CPU together. What a program does is its own say
+//! (`programs.rs`); the clock errors and losses are added later (`observe.rs`).
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::VecDeque;
+
+/// Nanoseconds.
+pub(crate) type Ns = u64;
+pub(crate) const US: Ns = 1_000;
+pub(crate) const MS: Ns = 1_000_000;
+pub(crate) const SECOND: Ns = 1_000_000_000;
+/// The simulation starts here, so that offsets into the past have somewhere to go.
+pub(crate) const BEGIN: Ns = 100 * SECOND;
+/// What a context switch costs.
+const SWITCH: Ns = 2 * US;
+
+/// SplitMix64: small, seedable, good enough for coincidences.
+#[derive(Clone)]
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    /// In [0, 1).
+    pub(crate) fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    /// Exponential with this mean, at least 1.
+    pub(crate) fn around(&mut self, mean: Ns) -> Ns {
+        ((-(1.0 - self.unit()).ln()) * mean as f64) as Ns + 1
+    }
+}
+
+/// One step of a thread's script.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    /// On a CPU for so long. Under a GIL: holding it.
+    Run(Ns),
+    /// The same without the GIL.
+    RunFree(Ns),
+    /// Off the CPU for so long.
+    Block(Ns),
+    /// Takes the timestamp of a span's start, or end.
+    Start(usize),
+    End(usize),
+    /// Tells the program.
+    Tell(u64),
+    /// The thread ends.
+    Exit,
+}
+
+/// A span with its truth.
+#[derive(Clone, Debug)]
+pub(crate) struct Span {
+    pub(crate) kind: u32,
+    pub(crate) parent: Option<usize>,
+    pub(crate) start: Ns,
+    pub(crate) end: Ns,
+    pub(crate) start_thread: usize,
+    pub(crate) end_thread: usize,
+    /// Some of it ran on another thread in between.
+    pub(crate) strayed: bool,
+}
+
+/// A thread and its record.
+#[derive(Debug, Default)]
+pub(crate) struct Thread {
+    pub(crate) born: Ns,
+    pub(crate) died: Option<Ns>,
+    /// When it was on a CPU: from, to; both ends included.
+    pub(crate) ran: Vec<(Ns, Ns)>,
+    script: VecDeque<Step>,
+    /// What is left of the current `Run`, and whether it needs the GIL.
+    left: Ns,
+    free: bool,
+    on_since: Ns,
+    pub(crate) idle: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Wake(usize),
+    Tick(usize),
+    Timer(u64),
+}
+
+/// What drives the threads.
+pub(crate) trait Program {
+    /// Called once.
+    fn begin(&mut self, core: &mut Core);
+    /// The thread's script has ended: give it more, or leave it idle until it is given some.
+    fn idle(&mut self, core: &mut Core, thread: usize);
+    /// A timer, or a `Tell` of a thread.
+    fn told(&mut self, core: &mut Core, thread: Option<usize>, what: u64);
+}
+
+pub(crate) struct Core {
+    pub(crate) now: Ns,
+    pub(crate) rng: Rng,
+    pub(crate) threads: Vec<Thread>,
+    pub(crate) spans: Vec<Span>,
+    cpus: Vec<Option<usize>>,
+    /// With a GIL, CPU 0 is the one that holders run on.
+    gil: bool,
+    slice: Ns,
+    ready: [VecDeque<usize>; 2],
+    events: BinaryHeap<Reverse<(Ns, u64, Event)>>,
+    serial: u64,
+}
+
+impl Core {
+    pub(crate) fn new(seed: u64, cpus: usize, gil: bool) -> Core {
+        Core {
+            now: BEGIN,
+            rng: Rng(seed),
+            threads: Vec::new(),
+            spans: Vec::new(),
+            cpus: vec![None; cpus],
+            gil,
+            slice: if gil { 5 * MS } else { 3 * MS },
+            ready: [VecDeque::new(), VecDeque::new()],
+            events: BinaryHeap::new(),
+            serial: 0,
+        }
+    }
+
+    /// A new thread; it starts with this script.
+    pub(crate) fn spawn(&mut self, script: &[Step]) -> usize {
+        let id = self.threads.len();
+        let script = script.iter().copied().collect();
+        self.threads.push(Thread {
+            born: self.now,
+            script,
+            ..Thread::default()
+        });
+        self.post(self.now + 20 * US, Event::Wake(id));
+        id
+    }
+
+    /// A new span, not started yet.
+    pub(crate) fn span(&mut self, kind: u32, parent: Option<usize>) -> usize {
+        let none = usize::MAX;
+        let (start_thread, end_thread) = (none, none);
+        self.spans.push(Span {
+            kind,
+            parent,
+            start: 0,
+            end: 0,
+            start_thread,
+            end_thread,
+            strayed: false,
+        });
+        self.spans.len() - 1
+    }
+
+    /// More to do for a thread; an idle one is woken.
+    pub(crate) fn give(&mut self, thread: usize, script: &[Step]) {
+        self.threads[thread].script.extend(script);
+        if std::mem::take(&mut self.threads[thread].idle) {
+            let latency = 3 * US + self.rng.around(5 * US);
+            self.post(self.now + latency, Event::Wake(thread));
+        }
+    }
+
+    pub(crate) fn timer(&mut self, after: Ns, what: u64) {
+        self.post(self.now + after, Event::Timer(what));
+    }
+
+    fn post(&mut self, at: Ns, event: Event) {
+        self.serial += 1;
+        self.events.push(Reverse((at, self.serial, event)));
+    }
+
+    /// Runs until `spans` spans have ended.
+    pub(crate) fn run(&mut self, program: &mut dyn Program, spans: usize) {
+        program.begin(self);
+        let mut steps = 0_u64;
+        while let Some(Reverse((at, _, event))) = self.events.pop() {
+            steps += 1;
+            self.now = at.max(self.now);
+            match event {
+                Event::Timer(what) => program.told(self, None, what),
+                Event::Wake(thread) => self.woken(program, thread),
+                Event::Tick(cpu) => self.tick(program, cpu),
+            }
+            if self.spans.len() >= spans + 200 || steps > 400 * spans as u64 + 1_000_000 {
+                break;
+            }
+        }
+        for thread in &mut self.threads {
+            if thread.on_since > 0 {
+                thread.ran.push((thread.on_since, self.now));
+            }
+        }
+    }
+
+    /// A thread became runnable.
+    fn woken(&mut self, program: &mut dyn Program, thread: usize) {
+        if self.threads[thread].left == 0 && !self.advance(program, thread) {
+            return;
+        }
+        self.enqueue(thread);
+    }
+
+    fn enqueue(&mut self, thread: usize) {
+        let lane = usize::from(self.gil && self.threads[thread].free);
+        self.ready[lane].push_back(thread);
+        self.dispatch();
+    }
+
+    fn dispatch(&mut self) {
+        for cpu in 0..self.cpus.len() {
+            if self.cpus[cpu].is_some() {
+                continue;
+            }
+            let lane = usize::from(self.gil && cpu > 0);
+            let Some(thread) = self.ready[lane].pop_front() else {
+                continue;
+            };
+            self.cpus[cpu] = Some(thread);
+            self.threads[thread].on_since = self.now + SWITCH;
+            self.now_runs(cpu, thread, SWITCH);
+        }
+    }
+
+    fn now_runs(&mut self, cpu: usize, thread: usize, after: Ns) {
+        let chunk = self.threads[thread].left.min(self.slice);
+        self.threads[thread].left -= chunk;
+        self.post(self.now + after + chunk, Event::Tick(cpu));
+    }
+
+    /// The running thread's chunk is over.
+    fn tick(&mut self, program: &mut dyn Program, cpu: usize) {
+        let Some(thread) = self.cpus[cpu] else { return };
+        let lane = usize::from(self.gil && cpu > 0);
+        let goes_on = self.threads[thread].left > 0 || self.advance(program, thread);
+        let moves = self.gil && usize::from(self.threads[thread].free) != lane;
+        if goes_on && !moves && self.ready[lane].is_empty() {
+            self.now_runs(cpu, thread, 0);
+            return;
+        }
+        let since = std::mem::take(&mut self.threads[thread].on_since);
+        self.threads[thread].ran.push((since, self.now));
+        self.cpus[cpu] = None;
+        if goes_on {
+            self.enqueue(thread);
+        } else {
+            self.dispatch();
+        }
+    }
+
+    /// Takes zero-time steps up to the next stretch on a CPU; false: the thread blocks or ends.
+    fn advance(&mut self, program: &mut dyn Program, thread: usize) -> bool {
+        let on_cpu = self.threads[thread].on_since > 0;
+        loop {
+            let Some(&step) = self.threads[thread].script.front() else {
+                program.idle(self, thread);
+                if self.threads[thread].script.is_empty() {
+                    self.threads[thread].idle = true;
+                    return false;
+                }
+                continue;
+            };
+            // A step that is done by the thread itself needs it on a CPU, and the GIL.
+            let able = on_cpu && !(self.gil && self.threads[thread].free);
+            if !able && !matches!(step, Step::Run(_) | Step::RunFree(_) | Step::Block(_)) {
+                self.threads[thread].left = US / 2;
+                self.threads[thread].free = false;
+                return true;
+            }
+            self.threads[thread].script.pop_front();
+            match step {
+                Step::Run(ns) | Step::RunFree(ns) => {
+                    self.threads[thread].left = ns.max(1);
+                    self.threads[thread].free = matches!(step, Step::RunFree(_));
+                    return true;
+                }
+                Step::Block(ns) => {
+                    self.post(self.now + ns, Event::Wake(thread));
+                    return false;
+                }
+                Step::Start(span) => {
+                    self.spans[span].start = self.now;
+                    self.spans[span].start_thread = thread;
+                }
+                Step::End(span) => {
+                    self.spans[span].end = self.now;
+                    self.spans[span].end_thread = thread;
+                }
+                Step::Tell(what) => program.told(self, Some(thread), what),
+                Step::Exit => {
+                    self.threads[thread].died = Some(self.now);
+                    self.threads[thread].script.clear();
+                    return false;
+                }
+            }
+        }
+    }
+}

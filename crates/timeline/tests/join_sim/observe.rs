@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From a simulated run to what the join gets: presence with losses, spans with clock errors; and
+//! the score of its answers against the truth.
+
+use super::core::BEGIN;
+use super::core::Core;
+use super::core::MS;
+use super::core::Ns;
+use super::core::Rng;
+use super::core::SECOND;
+use lacuna_timeline::ThreadId;
+use lacuna_timeline::event::ProcessId;
+use lacuna_timeline::join::ChildFacts;
+use lacuna_timeline::join::Claims;
+use lacuna_timeline::join::How;
+use lacuna_timeline::join::Joined;
+use lacuna_timeline::join::Joiner;
+use lacuna_timeline::join::KindId;
+use lacuna_timeline::join::OnCpu;
+use lacuna_timeline::join::Place;
+use lacuna_timeline::join::Presence;
+use lacuna_timeline::join::Running;
+use lacuna_timeline::join::SpanFacts;
+use lacuna_timeline::join::SpanKey;
+use lacuna_timeline::join::ThreadFacts;
+use lacuna_timeline::join::Why;
+use lacuna_timeline::join::grain_ns;
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+/// The one process of a run.
+pub(crate) const PROCESS: ProcessId = ProcessId {
+    tgid: 1_000,
+    start_ns: BEGIN,
+};
+
+/// A span's timestamps as the client's clock gives them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clock {
+    /// Ahead by so much, always.
+    pub(crate) bias: i64,
+    /// Ahead by this many nanoseconds more for each second.
+    pub(crate) drift: i64,
+    /// Truncated to multiples of this; 0 and 1: exact.
+    pub(crate) tick: Ns,
+    /// Read once per root span with an error of up to this, as some runtimes do.
+    pub(crate) anchor: Ns,
+}
+
+/// Presence of a simulated run, with stretches of which nothing is known.
+pub(crate) struct Record<'a> {
+    core: &'a Core,
+    /// By birth, with the longest life of those that live at most a second.
+    brief: Vec<usize>,
+    lasting: Vec<usize>,
+    unknown: Vec<Vec<(Ns, Ns)>>,
+}
+
+impl<'a> Record<'a> {
+    /// One stretch of about 50 ms in `lost_one_in` of such stretches of each thread is unknown.
+    pub(crate) fn new(core: &'a Core, lost_one_in: u64, seed: u64) -> Record<'a> {
+        let mut rng = Rng(seed);
+        let (mut brief, mut lasting) = (Vec::new(), Vec::new());
+        let mut unknown = vec![Vec::new(); core.threads.len()];
+        for (i, thread) in core.threads.iter().enumerate() {
+            let died = thread.died.unwrap_or(core.now);
+            let short = died - thread.born < SECOND && thread.died.is_some();
+            if short {
+                brief.push(i)
+            } else {
+                lasting.push(i)
+            }
+            let mut at = thread.born;
+            while lost_one_in > 0 && at < died {
+                let to = at + rng.around(50 * MS);
+                if rng.one_in(lost_one_in) {
+                    unknown[i].push((at, to));
+                }
+                at = to;
+            }
+        }
+        Record {
+            core,
+            brief,
+            lasting,
+            unknown,
+        }
+    }
+
+    fn visit(&self, i: usize, from: Ns, to: Ns, visit: &mut dyn FnMut(&ThreadFacts<'_>)) {
+        let thread = &self.core.threads[i];
+        if thread.born > to || thread.died.is_some_and(|died| died < from) {
+            return;
+        }
+        visit(&ThreadFacts {
+            thread: ThreadId(i as u64 + 1),
+            tid: 1_000 + i as u32,
+            ns_tid: 1_000 + i as u32,
+            main: i == 0,
+            fs_base: 0x7f00_0000_0000 + (i as u64) * 0x1000,
+            comm: "python3",
+            born: thread.born,
+            died: thread.died,
+        });
+    }
+}
+
+/// Whether one of the stretches, in order and apart, touches the window.
+fn touches(stretches: &[(Ns, Ns)], from: Ns, to: Ns) -> bool {
+    let i = stretches.partition_point(|s| s.1 < from);
+    stretches.get(i).is_some_and(|s| s.0 <= to)
+}
+
+impl Presence for Record<'_> {
+    fn threads(
+        &self,
+        _: ProcessId,
+        from: Ns,
+        to: Ns,
+        visit: &mut dyn FnMut(&ThreadFacts<'_>),
+    ) -> bool {
+        for &i in &self.lasting {
+            self.visit(i, from, to, visit);
+        }
+        let first = from.saturating_sub(SECOND);
+        let i = self
+            .brief
+            .partition_point(|&i| self.core.threads[i].born < first);
+        for &i in self.brief[i..]
+            .iter()
+            .take_while(|&&i| self.core.threads[i].born <= to)
+        {
+            self.visit(i, from, to, visit);
+        }
+        from >= BEGIN
+    }
+
+    fn on_cpu(&self, thread: ThreadId, from: Ns, to: Ns) -> OnCpu {
+        let i = thread.0 as usize - 1;
+        if touches(&self.unknown[i], from, to) {
+            return OnCpu::Maybe;
+        }
+        if touches(&self.core.threads[i].ran, from, to) {
+            OnCpu::Yes
+        } else {
+            OnCpu::No
+        }
+    }
+
+    fn running(&self, thread: ThreadId, from: Ns, to: Ns) -> Running {
+        let ran = &self.core.threads[thread.0 as usize - 1].ran;
+        let first = ran.partition_point(|s| s.1 < from);
+        let inside = ran[first..].iter().take_while(|s| s.0 <= to);
+        let on_ns = inside.map(|s| s.1.min(to) - s.0.max(from)).sum();
+        Running {
+            on_ns,
+            unknown_ns: 0,
+        }
+    }
+}
+
+/// A span as it arrives, with its truth.
+struct Sent {
+    key: SpanKey,
+    kind: KindId,
+    start: Ns,
+    end: Ns,
+    grain: Ns,
+    place: Place,
+    children: Vec<ChildFacts>,
+    truth: Option<ThreadId>,
+    /// How many root spans of its kind ended before it.
+    before: u64,
+}
+
+impl Sent {
+    fn facts(&self) -> SpanFacts<'_> {
+        SpanFacts {
+            key: self.key,
+            process: PROCESS,
+            kind: self.kind,
+            start: self.start,
+            end: self.end,
+            error_ns: 300,
+            grain_ns: self.grain,
+            place: self.place,
+            children: &self.children,
+            clock_stepped: false,
+            claims: Claims::default(),
+        }
+    }
+}
+
+fn key(i: usize) -> SpanKey {
+    SpanKey {
+        trace: 1,
+        span: i as u64 + 1,
+    }
+}
+
+/// The spans of a run that have ended, in the order of their ends.
+fn sent(core: &Core, clock: Clock, rng: &mut Rng) -> Vec<Sent> {
+    let mut anchors = HashMap::new();
+    let mut read = |root: usize, at: Ns| {
+        let anchor = *anchors
+            .entry(root)
+            .or_insert_with(|| rng.below(clock.anchor + 1)) as i64;
+        let drift = clock.drift * ((at - BEGIN) / MS) as i64 / 1_000;
+        let at = (at as i64 + clock.bias + drift + anchor) as Ns;
+        at / clock.tick.max(1) * clock.tick.max(1)
+    };
+    let ended: Vec<usize> = (0..core.spans.len())
+        .filter(|&i| core.spans[i].end > 0)
+        .collect();
+    let mut sent: BTreeMap<usize, Sent> = BTreeMap::new();
+    for &i in &ended {
+        let span = &core.spans[i];
+        let root = span.parent.unwrap_or(i);
+        let (start, end) = (read(root, span.start), read(root, span.end));
+        let one_thread = span.start_thread == span.end_thread && !span.strayed;
+        let truth = one_thread.then_some(ThreadId(span.start_thread as u64 + 1));
+        let place = span
+            .parent
+            .map_or(Place::Root, |parent| Place::Under(key(parent)));
+        let (kind, children) = (KindId(span.kind), Vec::new());
+        let (key, grain) = (key(i), grain_ns(start, end));
+        sent.insert(
+            i,
+            Sent {
+                key,
+                kind,
+                start,
+                end,
+                grain,
+                place,
+                children,
+                truth,
+                before: 0,
+            },
+        );
+    }
+    for &i in &ended {
+        if let Some(parent) = core.spans[i].parent {
+            let child = &sent[&i];
+            let child = ChildFacts {
+                kind: child.kind,
+                start: child.start,
+                end: child.end,
+            };
+            if let Some(parent) = sent.get_mut(&parent) {
+                parent.children.push(child);
+            }
+        }
+    }
+    let mut sent: Vec<Sent> = sent.into_values().collect();
+    sent.sort_by_key(|span| span.end);
+    let mut before: HashMap<KindId, u64> = HashMap::new();
+    for span in &mut sent {
+        let count = before.entry(span.kind).or_default();
+        span.before = *count;
+        *count += 1;
+    }
+    sent
+}
+
+/// How the join did on one program.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) spans: u64,
+    /// Root spans after the 200th of their kind, and of those the joined.
+    pub(crate) roots: u64,
+    pub(crate) roots_joined: u64,
+    /// All spans, joined at once or when asked later.
+    pub(crate) joined: u64,
+    pub(crate) wrong: u64,
+    /// Sum of (1 - score) of the joined: how many wrong ones the model expects.
+    pub(crate) expected_wrong: f64,
+    pub(crate) single_thread: u64,
+    pub(crate) why: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    pub(crate) fn joined_share(&self) -> f64 {
+        self.roots_joined as f64 / self.roots.max(1) as f64
+    }
+
+    fn note(&mut self, span: &Sent, answers: [Joined; 2]) {
+        self.spans += 1;
+        let last = answers[1];
+        if span.place == Place::Root && span.before >= 200 {
+            self.roots += 1;
+            self.roots_joined += u64::from(last.thread.is_some());
+            if last.why != Why::Found {
+                *self.why.entry(last.why.name()).or_default() += 1;
+            }
+        }
+        self.single_thread += u64::from(last.how == How::SingleThread);
+        self.joined += u64::from(last.thread.is_some());
+        let wrong = |answer: &Joined| answer.thread.is_some() && answer.thread != span.truth;
+        self.wrong += u64::from(answers.iter().any(wrong));
+        self.expected_wrong += last.thread.map_or(0.0, |_| 1.0 - last.score);
+    }
+}
+
+/// Sends the spans of a run to a joiner as a batch exporter does: each second's when it is over.
+/// Each span is asked about at once, and again when the batches of the next five seconds are in.
+pub(crate) fn judge(core: &Core, clock: Clock, lost_one_in: u64, seed: u64) -> Tally {
+    let record = Record::new(core, lost_one_in, seed);
+    let mut rng = Rng(seed ^ 0xc10c);
+    let sent = sent(core, clock, &mut rng);
+    let mut joiner = Joiner::default();
+    let mut tally = Tally::default();
+    let mut asked = 0;
+    let mut at_once = Vec::with_capacity(sent.len());
+    for (i, span) in sent.iter().enumerate() {
+        at_once.push(joiner.observe(&span.facts(), &record));
+        let over = sent
+            .get(i + 1)
+            .is_none_or(|next| next.end / SECOND != span.end / SECOND);
+        let last = i + 1 == sent.len();
+        while over && asked <= i && (last || sent[asked].end + 5 * SECOND < span.end) {
+            let later = joiner.join(&sent[asked].facts(), &record);
+            tally.note(&sent[asked], [at_once[asked], later]);
+            asked += 1;
+        }
+    }
+    tally
+}

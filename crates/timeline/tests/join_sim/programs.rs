@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Programs that make spans: pools, a thread per request, event loops, tasks that move, spans that
+//! end elsewhere, helpers and exporters. One `Service` with knobs, so that they can be mixed.
+
+use super::core::Core;
+use super::core::MS;
+use super::core::Ns;
+use super::core::Program;
+use super::core::SECOND;
+use super::core::Step;
+use super::core::US;
+use std::collections::VecDeque;
+
+/// How requests get their threads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Shape {
+    /// A fixed pool; an idle thread is taken from the end (`lifo`), or the longest idle.
+    Pool { threads: usize, lifo: bool },
+    /// A thread is born for each request and dies with it.
+    PerRequest,
+    /// Each request is a task, resumed after each wait on any of the workers; the one that had it
+    /// before is preferred but for one time in `strays`. One worker: an event loop on the main
+    /// thread.
+    Tasks { workers: usize, strays: u64 },
+}
+
+/// Which spans end on another thread than they started on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Elsewhere {
+    Never,
+    Always,
+    OneIn(u64),
+    /// All requests from this number on.
+    From(usize),
+    /// Requests of the last kind only.
+    LastKind,
+}
+
+/// A program.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) shape: Shape,
+    /// Requests that are under way at once; each that ends is followed by another after `think`.
+    pub(crate) clients: usize,
+    pub(crate) think: Ns,
+    /// A request is so many segments of running, with waits between them.
+    pub(crate) segments: usize,
+    pub(crate) run: Ns,
+    pub(crate) wait: Ns,
+    /// The waits are child spans.
+    pub(crate) children: bool,
+    /// Children run on an executor's threads.
+    pub(crate) executor: bool,
+    pub(crate) kinds: u32,
+    pub(crate) elsewhere: Elsewhere,
+    /// A thread that runs and pauses for about so long, for ever.
+    pub(crate) helper: Option<(Ns, Ns)>,
+    /// A batch exporter: a few milliseconds of work each second.
+    pub(crate) exporter: bool,
+    /// One in so many requests is run by the accepting main thread (a full queue).
+    pub(crate) caller_runs: Option<u64>,
+    /// Share of a segment that runs without the GIL, in percent.
+    pub(crate) free_percent: u64,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Service {
+            shape: Shape::Pool {
+                threads: 8,
+                lifo: false,
+            },
+            clients: 4,
+            think: 5 * MS,
+            segments: 3,
+            run: MS,
+            wait: 5 * MS,
+            children: false,
+            executor: false,
+            kinds: 1,
+            elsewhere: Elsewhere::Never,
+            helper: None,
+            exporter: true,
+            caller_runs: None,
+            free_percent: 0,
+        }
+    }
+}
+
+/// A task of `Shape::Tasks`.
+struct Task {
+    root: usize,
+    segments: VecDeque<Vec<Step>>,
+    worker: Option<usize>,
+}
+
+/// A running service.
+pub(crate) struct Running {
+    service: Service,
+    main: usize,
+    workers: Vec<usize>,
+    idle: VecDeque<usize>,
+    backlog: VecDeque<Vec<Step>>,
+    finisher: usize,
+    helper: Option<usize>,
+    tasks: Vec<Task>,
+    ready: VecDeque<usize>,
+    served: usize,
+    handed: Vec<Vec<Step>>,
+}
+
+/// What a timer or a `Tell` means: the low byte; the rest is its argument.
+const ARRIVE: u64 = 0;
+const ACCEPT: u64 = 1;
+const DONE: u64 = 2;
+const WAITS: u64 = 3;
+const RESUME: u64 = 4;
+const HAND: u64 = 5;
+const EXPORT: u64 = 6;
+
+impl Running {
+    pub(crate) fn new(service: Service) -> Running {
+        Running {
+            service,
+            main: 0,
+            workers: Vec::new(),
+            idle: VecDeque::new(),
+            backlog: VecDeque::new(),
+            finisher: 0,
+            helper: None,
+            tasks: Vec::new(),
+            ready: VecDeque::new(),
+            served: 0,
+            handed: Vec::new(),
+        }
+    }
+
+    /// About this much running, some of it without the GIL.
+    fn run(&self, core: &mut Core, mean: Ns) -> Vec<Step> {
+        let ns = core.rng.around(mean);
+        let free = ns * self.service.free_percent / 100;
+        let run = Step::Run(ns - free);
+        if free > 0 {
+            vec![run, Step::RunFree(free)]
+        } else {
+            vec![run]
+        }
+    }
+
+    /// Hands `script` to the finishing thread when the giver gets there.
+    fn hand(&mut self, script: Vec<Step>) -> Step {
+        self.handed.push(script);
+        Step::Tell(HAND | (self.handed.len() as u64 - 1) << 8)
+    }
+
+    /// The script of one request, cut at its waits; the last piece tells that it is done.
+    fn request(&mut self, core: &mut Core) -> (usize, Vec<(Vec<Step>, Ns)>) {
+        let service = self.service.clone();
+        self.served += 1;
+        let kind = core.rng.below(service.kinds.into()) as u32;
+        let root = core.span(kind, None);
+        let elsewhere = match service.elsewhere {
+            Elsewhere::Never => false,
+            Elsewhere::Always => true,
+            Elsewhere::OneIn(n) => core.rng.one_in(n),
+            Elsewhere::From(n) => self.served >= n,
+            Elsewhere::LastKind => kind + 1 == service.kinds,
+        };
+        let mut pieces = Vec::new();
+        let mut piece = self.run(core, 30 * US);
+        piece.push(Step::Start(root));
+        for segment in 0..service.segments {
+            piece.extend(self.run(core, service.run));
+            if segment + 1 == service.segments {
+                break;
+            }
+            let wait = core.rng.around(service.wait);
+            if !service.children {
+                pieces.push((std::mem::take(&mut piece), wait));
+                continue;
+            }
+            let child = core.span(100 + kind, Some(root));
+            if service.executor {
+                let script = [Step::Start(child), Step::Run(50 * US), Step::End(child)];
+                piece.push(self.hand(script.to_vec()));
+                pieces.push((std::mem::take(&mut piece), wait + 300 * US));
+            } else {
+                piece.push(Step::Start(child));
+                piece.push(Step::Run(10 * US));
+                pieces.push((std::mem::take(&mut piece), wait));
+                piece.push(Step::Run(10 * US));
+                piece.push(Step::End(child));
+            }
+        }
+        if elsewhere {
+            let script = vec![Step::Run(20 * US), Step::End(root), Step::Tell(DONE)];
+            piece.push(self.hand(script));
+        } else {
+            piece.push(Step::End(root));
+            piece.push(Step::Tell(DONE));
+        }
+        piece.extend(self.run(core, 20 * US));
+        pieces.push((piece, 0));
+        (root, pieces)
+    }
+
+    fn accept(&mut self, core: &mut Core) {
+        let (root, pieces) = self.request(core);
+        if let Shape::Tasks { .. } = self.service.shape {
+            let id = self.tasks.len() as u64;
+            let waits = |(mut steps, wait): (Vec<Step>, Ns)| {
+                if wait > 0 {
+                    steps.push(Step::Tell(WAITS | id << 8 | wait << 32));
+                }
+                steps
+            };
+            let segments = pieces.into_iter().map(waits).collect();
+            self.tasks.push(Task {
+                root,
+                segments,
+                worker: None,
+            });
+            self.resume(core, id as usize);
+            return;
+        }
+        let mut script = Vec::new();
+        for (steps, wait) in pieces {
+            script.extend(steps);
+            if wait > 0 {
+                script.push(Step::Block(wait));
+            }
+        }
+        if self.service.caller_runs.is_some_and(|n| core.rng.one_in(n)) {
+            core.give(self.main, &script);
+        } else if self.service.shape == Shape::PerRequest {
+            script.push(Step::Exit);
+            core.spawn(&script);
+        } else if let Some(worker) = self.take_idle(core) {
+            core.give(worker, &script);
+        } else {
+            self.backlog.push_back(script);
+        }
+    }
+
+    fn take_idle(&mut self, core: &mut Core) -> Option<usize> {
+        match self.service.shape {
+            Shape::Pool { lifo: true, .. } => self.idle.pop_back(),
+            Shape::Tasks { .. } if !self.idle.is_empty() => {
+                let i = core.rng.below(self.idle.len() as u64) as usize;
+                self.idle.remove(i)
+            }
+            _ => self.idle.pop_front(),
+        }
+    }
+
+    /// A task can go on: on the worker that it had, if that is idle and it does not stray.
+    fn resume(&mut self, core: &mut Core, task: usize) {
+        let Shape::Tasks { strays, .. } = self.service.shape else {
+            return;
+        };
+        let stays = !core.rng.one_in(strays);
+        let before = self.tasks[task].worker.filter(|_| stays);
+        if let Some(worker) = before {
+            let at = self.idle.iter().position(|&idle| idle == worker);
+            if let Some(at) = at {
+                self.idle.remove(at);
+            }
+            // A task that stays waits for its own worker.
+            self.start_piece(core, task, worker);
+            return;
+        }
+        match self.take_idle(core) {
+            Some(worker) => self.start_piece(core, task, worker),
+            None => self.ready.push_back(task),
+        }
+    }
+
+    fn start_piece(&mut self, core: &mut Core, task: usize, worker: usize) {
+        let Some(steps) = self.tasks[task].segments.pop_front() else {
+            return;
+        };
+        let task = &mut self.tasks[task];
+        if task.worker.is_some_and(|before| before != worker) {
+            core.spans[task.root].strayed = true;
+        }
+        task.worker = Some(worker);
+        core.give(worker, &steps);
+    }
+}
+
+impl Program for Running {
+    fn begin(&mut self, core: &mut Core) {
+        self.main = core.spawn(&[Step::Run(MS)]);
+        self.finisher = core.spawn(&[Step::Run(US)]);
+        let workers = match self.service.shape {
+            Shape::Pool { threads, .. } => threads,
+            Shape::PerRequest => 0,
+            Shape::Tasks { workers: 1, .. } => {
+                self.workers.push(self.main);
+                0
+            }
+            Shape::Tasks { workers, .. } => workers,
+        };
+        for _ in 0..workers {
+            let worker = core.spawn(&[Step::Run(10 * US)]);
+            self.workers.push(worker);
+        }
+        self.helper = self.service.helper.map(|_| core.spawn(&[Step::Run(US)]));
+        if self.service.exporter {
+            let exporter = core.spawn(&[Step::Run(US)]) as u64;
+            core.timer(SECOND, EXPORT | exporter << 8);
+        }
+        for _ in 0..self.service.clients {
+            let after = core.rng.around(self.service.think) + 3 * SECOND;
+            core.timer(after, ARRIVE);
+        }
+    }
+
+    fn idle(&mut self, core: &mut Core, thread: usize) {
+        if Some(thread) == self.helper
+            && let Some((run, pause)) = self.service.helper
+        {
+            let (run, pause) = (core.rng.around(run), core.rng.around(pause));
+            core.give(thread, &[Step::Run(run), Step::Block(pause)]);
+        } else if self.workers.contains(&thread) {
+            if let Some(script) = self.backlog.pop_front() {
+                core.give(thread, &script);
+            } else if let Some(task) = self.ready.pop_front() {
+                self.start_piece(core, task, thread);
+            } else if !self.idle.contains(&thread) {
+                self.idle.push_back(thread);
+            }
+        }
+    }
+
+    fn told(&mut self, core: &mut Core, _: Option<usize>, what: u64) {
+        match what & 0xff {
+            ARRIVE
+                if self.service.shape
+                    == (Shape::Tasks {
+                        workers: 1,
+                        strays: 1,
+                    }) =>
+            {
+                self.accept(core);
+            }
+            ARRIVE => core.give(self.main, &[Step::Run(15 * US), Step::Tell(ACCEPT)]),
+            ACCEPT => self.accept(core),
+            DONE => {
+                let after = core.rng.around(self.service.think);
+                core.timer(after, ARRIVE);
+            }
+            WAITS => core.timer(what >> 32, RESUME | (what >> 8 & 0xff_ffff) << 8),
+            RESUME => self.resume(core, (what >> 8) as usize),
+            HAND => {
+                let script = std::mem::take(&mut self.handed[(what >> 8) as usize]);
+                core.give(self.finisher, &script);
+            }
+            EXPORT => {
+                let run = core.rng.around(5 * MS);
+                core.give((what >> 8) as usize, &[Step::Run(run)]);
+                core.timer(SECOND, what);
+            }
+            _ => {}
+        }
+    }
+}
