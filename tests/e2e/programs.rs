@@ -127,16 +127,20 @@ pub(crate) fn repository(path: &str) -> PathBuf {
     path
 }
 
-/// The collector from PyPI, forwarding what it gets on `port` over gRPC to `to`.
-pub(crate) fn start_collector(port: u16, spare_port: u16, to: Endpoint, log: &Path) -> Process {
+/// The collector from PyPI; it forwards over gRPC to `to` what it gets at `at`.
+pub(crate) fn start_collector(at: Endpoint, spare_port: u16, to: Endpoint, log: &Path) -> Process {
+    let (grpc_port, http_port) = match at.transport {
+        Transport::Grpc => (at.port, spare_port),
+        Transport::Http => (spare_port, at.port),
+    };
     let script = "import rotel, os, sys; \
         path = os.path.join(os.path.dirname(rotel.__file__), 'rotel-agent'); \
         os.execv(path, [path] + sys.argv[1:])";
     let mut command = Command::new(repository(".cache/venv/bin/python"));
     command
         .args(["-c", script, "start", "--exporter", "otlp"])
-        .args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{port}")])
-        .args(["--otlp-http-endpoint", &format!("127.0.0.1:{spare_port}")])
+        .args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{grpc_port}")])
+        .args(["--otlp-http-endpoint", &format!("127.0.0.1:{http_port}")])
         .args([
             "--otlp-exporter-endpoint",
             &format!("http://127.0.0.1:{}", to.port),
@@ -144,7 +148,9 @@ pub(crate) fn start_collector(port: u16, spare_port: u16, to: Endpoint, log: &Pa
         .args(["--otlp-exporter-protocol", "grpc"])
         .args(["--pid-file".as_ref(), log.with_extension("pid").as_os_str()])
         .args(["--log-file".as_ref(), log.as_os_str()]);
-    Process::start("collector", command)
+    let mut collector = Process::start("collector", command);
+    collector.wait_for_listener(at.port);
+    collector
 }
 
 /// One of the CPU hogs of the demo; its name in the kernel is `backup`.

@@ -67,7 +67,7 @@ const DIRECT: Scenario = Scenario {
 };
 
 /// Every scenario; together well over 20,000 spans.
-pub(crate) const SCENARIOS: [Scenario; 10] = [
+pub(crate) const SCENARIOS: [Scenario; 11] = [
     Scenario {
         service: "flask",
         spans: 4_000,
@@ -134,6 +134,15 @@ pub(crate) const SCENARIOS: [Scenario; 10] = [
         ..DIRECT
     },
     Scenario {
+        // Nothing in these spans contradicts that the collector, a native program too, made them.
+        service: "collected-native",
+        program: Program::Rust("thread_pool"),
+        spans: 1_500,
+        behind_collector: true,
+        expected: Expected::Nobody,
+        ..DIRECT
+    },
+    Scenario {
         service: "collected-with-pid",
         spans: 1_600,
         transport: Transport::Grpc,
@@ -168,17 +177,12 @@ impl Scenario {
         let (collector, to) = match self.behind_collector {
             false => (None, receiver),
             true => {
-                let port = free_port();
+                let at = Endpoint {
+                    transport: self.transport,
+                    port: free_port(),
+                };
                 let log = directory.join(format!("{}.log", self.service));
-                let mut collector = start_collector(port, free_port(), receiver, &log);
-                collector.wait_for_listener(port);
-                (
-                    Some(collector),
-                    Endpoint {
-                        transport: self.transport,
-                        port,
-                    },
-                )
+                (Some(start_collector(at, free_port(), receiver, &log)), at)
             }
         };
         let detectors = if self.claims_pid {

@@ -199,3 +199,67 @@ fn learned_roots(truth: &Truth) -> Vec<(&String, &TrueSpan)> {
     }
     roots
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+    use serde_json::json;
+
+    use super::Expected;
+    use super::LEARNING_SPANS;
+    use super::TrueSpan;
+    use super::Truth;
+    use super::Verdict;
+
+    /// A truth of so many root spans, each on the threads given, and an answer for each.
+    fn case(spans: usize, tids: &[u32], answer: &Value) -> (Truth, BTreeMap<String, Value>) {
+        let mut truth = Truth::default();
+        let mut answers = BTreeMap::new();
+        for number in 0..spans {
+            let span = TrueSpan {
+                trace_id: format!("{number:032x}"),
+                root: true,
+                end_unix_ns: number as u64,
+                tids: tids.to_vec(),
+                name: "request".to_owned(),
+            };
+            truth.spans.insert(format!("{number:016x}"), span);
+            answers.insert(format!("{number:016x}"), answer.clone());
+        }
+        (truth, answers)
+    }
+
+    fn problems(tids: &[u32], join: &Value, expected: Expected) -> Vec<String> {
+        let (truth, answers) = case(LEARNING_SPANS + 100, tids, &json!({ "join": join }));
+        Verdict::over("case", &truth, &answers, Vec::new()).problems(expected)
+    }
+
+    #[test]
+    fn the_true_thread_is_right_and_any_other_is_wrong() {
+        let join = json!({"how": "timestamps", "tid": 7});
+        assert!(problems(&[7], &join, Expected::Joined(0.99)).is_empty());
+        assert_eq!(problems(&[8], &join, Expected::Joined(0.99)).len(), 1);
+        // A span that moved has no thread, not even one that it was on.
+        assert_eq!(problems(&[7, 8], &join, Expected::Joined(0.99)).len(), 1);
+    }
+
+    #[test]
+    fn refusing_everything_is_no_join() {
+        let join = json!({"how": "process", "tid": 0});
+        assert!(problems(&[7], &join, Expected::Refused).is_empty());
+        assert_eq!(problems(&[7], &join, Expected::Joined(0.95)).len(), 1);
+        assert_eq!(problems(&[7], &join, Expected::Nobody).len(), 1);
+    }
+
+    #[test]
+    fn a_missing_answer_and_an_earlier_wrong_one_are_seen() {
+        let join = json!({"how": "timestamps", "tid": 7});
+        let (truth, mut answers) = case(LEARNING_SPANS + 100, &[7], &json!({ "join": join }));
+        answers.pop_first();
+        let earlier = vec!["it once said otherwise".to_owned()];
+        let verdict = Verdict::over("case", &truth, &answers, earlier);
+        assert_eq!(verdict.problems(Expected::Joined(0.99)).len(), 2);
+    }
+}
