@@ -169,7 +169,13 @@ impl ProcessFacts {
     /// (rule 15): it is that process, or shares its user and container.
     pub fn may_speak_for(&self, claimed: &ProcessFacts) -> bool {
         let same_process = (self.tgid, self.start) == (claimed.tgid, claimed.start);
-        same_process || (self.uids == claimed.uids && self.container() == claimed.container())
+        same_process || (self.uids == claimed.uids && self.shares_container_with(claimed))
+    }
+
+    /// Not every runtime names its containers in a way that is known here (LXC, nspawn), but each
+    /// gives them a pid namespace of their own.
+    fn shares_container_with(&self, other: &ProcessFacts) -> bool {
+        self.container() == other.container() && self.pid_namespace == other.pid_namespace
     }
 }
 
@@ -199,7 +205,7 @@ impl PeerCredentials {
         // The pid may be another's by now; then its user must still be the one that connected.
         peer.uids[1] == self.uid
             && target.uids == [self.uid; 3]
-            && peer.container() == target.container()
+            && peer.shares_container_with(target)
     }
 }
 

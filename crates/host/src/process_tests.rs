@@ -186,6 +186,10 @@ fn one_may_speak_for_another_of_the_same_user_and_container() {
     assert!(owner.may_speak_for(owner) && owner.may_speak_for(same_user));
     assert!(!owner.may_speak_for(other_user) && !owner.may_speak_for(contained));
     assert!(!contained.may_speak_for(owner));
+    // A container that no known runtime made still has a pid namespace of its own.
+    let mut unnamed = same_user.clone();
+    unnamed.pid_namespace = Some(4_026_532_999);
+    assert!(!unnamed.may_speak_for(owner) && !owner.may_speak_for(&unnamed));
 }
 
 #[test]

@@ -117,11 +117,6 @@ pub fn has_psi(root: &Root) -> bool {
     root.read("/proc/pressure/cpu").is_ok()
 }
 
-/// Whether a thread's time on CPUs and in run queues is counted.
-pub fn has_schedstat(root: &Root) -> bool {
-    root.read("/proc/self/schedstat").is_ok()
-}
-
 /// What the kernel's clocks are computed from: `tsc`, `kvm-clock`, `hpet`, ...
 pub fn clock_source(root: &Root) -> Option<Box<str>> {
     let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
@@ -193,20 +188,6 @@ pub fn rt_runtime_us(root: &Root) -> Option<i64> {
         .trim()
         .parse()
         .ok()
-}
-
-/// The controllers that the kernel was built with and that are on, from `/proc/cgroups`.
-pub fn cgroup_controllers(root: &Root) -> Vec<Box<str>> {
-    let text = root.read("/proc/cgroups").unwrap_or_default();
-    let rows = text.lines().filter(|line| !line.starts_with('#'));
-    rows.filter_map(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let &[name, .., "1"] = fields.as_slice() else {
-            return None;
-        };
-        Some(name.into())
-    })
-    .collect()
 }
 
 #[cfg(test)]
