@@ -4,11 +4,18 @@
 //! This binary is glue: `lacuna-probes` brings kernel events, `lacuna-timeline` gives them meaning,
 //! `lacuna-host` knows the host. Nothing is decided here but what to ask and how to show it.
 
+mod agent;
 mod answer;
 mod api;
+mod ask;
 mod cli;
 mod command;
+mod doctor;
+mod engine;
+mod explain;
 mod otlp;
+mod render;
+mod run;
 mod serve;
 
 use std::process::ExitCode;
@@ -23,12 +30,21 @@ fn main() -> ExitCode {
     let done = match task {
         Task::Stage(arguments) => Ok(command::stage(&arguments.command)),
         Task::Bare(arguments) => command::bare(&arguments.command),
-        Task::Run(_) | Task::Agent(_) | Task::Explain(_) | Task::Doctor(_) => {
-            Err(anyhow::anyhow!("this command is not part of this build"))
-        }
+        Task::Doctor(arguments) => doctor::run(&arguments),
+        Task::Run(arguments) => return watched(arguments),
+        Task::Agent(arguments) => agent::run(arguments),
+        Task::Explain(arguments) => ask::explain(&arguments),
     };
     done.unwrap_or_else(|error| {
         eprintln!("lacuna: {error:#}");
         ExitCode::from(cli::EXIT_COULD_NOT_RUN)
+    })
+}
+
+/// `lacuna run` says with a status of its own that Lacuna failed, as it mirrors the command's.
+fn watched(arguments: cli::RunArgs) -> ExitCode {
+    run::run(arguments).unwrap_or_else(|error| {
+        eprintln!("lacuna: {error:#}");
+        ExitCode::from(command::EXIT_LACUNA_FAILED)
     })
 }

@@ -139,6 +139,43 @@ pub enum Call {
     Other(u32),
 }
 
+impl Call {
+    /// What people call it: the system call that stands for its like.
+    pub fn name(self) -> String {
+        let name = match self {
+            Call::Read => "read",
+            Call::Write => "write",
+            Call::Recv => "recv",
+            Call::Send => "send",
+            Call::Splice => "splice",
+            Call::Connect => "connect",
+            Call::Accept => "accept",
+            Call::FutexWait => "futex",
+            Call::FutexLockPi => "futex_lock_pi",
+            Call::FutexOther => "futex_wake",
+            Call::Nanosleep => "nanosleep",
+            Call::EpollWait => "epoll_wait",
+            Call::Poll => "poll",
+            Call::Select => "select",
+            Call::IoWait => "io_wait",
+            Call::Sync => "fsync",
+            Call::Path => "open",
+            Call::Close => "close",
+            Call::Control => "ioctl",
+            Call::WaitChild => "wait4",
+            Call::Fork => "fork",
+            Call::Exec => "execve",
+            Call::Exit => "exit",
+            Call::Signal => "pause",
+            Call::MessageQueue => "msgrcv",
+            Call::Memory => "mmap",
+            Call::Yield => "sched_yield",
+            Call::Other(number) => return format!("system call {number}"),
+        };
+        name.to_owned()
+    }
+}
+
 /// What was read of a futex at switch-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Futex {

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whose switches are recorded: everything while that is cheap, then those that matter (rule 16).
+//!
+//! `auto` watches the whole host while its record rate is under a budget. Over it for a second, it
+//! narrows to the processes that send spans; under 70 % of it for ten seconds, it widens again.
+//! While narrowed, the kernel's own count of context switches stands for the rate that watching
+//! everything would bring: it is never below it. A narrowed agent says so in `unknown`, reason
+//! `not-watched`; it never fills in.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Result;
+use lacuna_host::process::ProcessFacts;
+use lacuna_host::process::processes;
+use lacuna_host::root::Root;
+use lacuna_probes::Probes;
+use lacuna_probes::Watch as Scope;
+use lacuna_timeline::event::ThreadInfo;
+
+use crate::cli::Selector;
+use crate::cli::Watch;
+
+use super::shared::Shared;
+
+/// Over the budget for so long: narrow.
+const NARROW_AFTER: Duration = Duration::from_secs(1);
+/// Under [`WIDEN_BELOW_PERCENT`] of the budget for so long: widen.
+const WIDEN_AFTER: Duration = Duration::from_secs(10);
+const WIDEN_BELOW_PERCENT: u64 = 70;
+/// How often the rate is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How many new processes wait to be held against the selectors; one more is held against them
+/// at its next rename or exec only, and counted.
+const NEW_MAX: usize = 4_096;
+
+/// Decides whose switches are recorded.
+pub(crate) struct Watcher {
+    root: Root,
+    plan: Plan,
+    new: Vec<u32>,
+    started: bool,
+}
+
+enum Plan {
+    Auto(Auto),
+    Selected(Vec<Selector>),
+    /// Set once by the caller and left alone (`run`).
+    Fixed,
+}
+
+/// The record rate against its budget.
+struct Auto {
+    budget_per_second: u64,
+    wide: bool,
+    records: u64,
+    switches: Option<u64>,
+    looked: Instant,
+    /// Since when the rate has been on the side that asks for a change.
+    since: Option<Instant>,
+}
+
+impl Watcher {
+    /// What the agent was told to watch.
+    pub(crate) fn new(root: &Root, watch: Watch, budget_per_second: u64) -> Watcher {
+        let plan = match watch {
+            Watch::Selected(selectors) if !selectors.contains(&Selector::All) => {
+                Plan::Selected(selectors)
+            }
+            Watch::Selected(_) => Plan::Fixed,
+            Watch::Auto => Plan::Auto(Auto {
+                budget_per_second,
+                wide: true,
+                records: 0,
+                switches: None,
+                looked: Instant::now(),
+                since: None,
+            }),
+        };
+        Watcher {
+            root: root.clone(),
+            plan,
+            new: Vec::new(),
+            started: false,
+        }
+    }
+
+    /// Leaves whatever the probes were loaded with.
+    pub(crate) fn fixed(root: &Root) -> Watcher {
+        Watcher {
+            root: root.clone(),
+            plan: Plan::Fixed,
+            new: Vec::new(),
+            started: false,
+        }
+    }
+
+    /// What the probes are to be loaded with.
+    pub(crate) fn scope(&self) -> Scope {
+        match self.plan {
+            Plan::Selected(_) => Scope::Selected,
+            Plan::Auto(_) | Plan::Fixed => Scope::All,
+        }
+    }
+
+    /// A thread appeared or changed its name.
+    pub(super) fn seen(&mut self, info: &ThreadInfo) {
+        if matches!(self.plan, Plan::Selected(_)) && self.new.len() < NEW_MAX {
+            self.new.push(info.tid);
+        }
+    }
+
+    /// Records were drained: keeps the budget, and holds new processes against the selectors.
+    pub(super) fn drained(
+        &mut self,
+        records: u64,
+        probes: &mut Probes,
+        shared: &Shared,
+    ) -> Result<()> {
+        let named = shared.take_to_watch();
+        match &mut self.plan {
+            Plan::Fixed => {}
+            Plan::Auto(auto) => {
+                for tgid in named {
+                    probes.watch_process(tgid)?;
+                }
+                auto.records += records;
+                if auto.looked.elapsed() >= LOOK_EVERY {
+                    auto.look(&self.root, probes)?;
+                }
+            }
+            Plan::Selected(selectors) => {
+                let mut new = std::mem::take(&mut self.new);
+                if !std::mem::replace(&mut self.started, true) {
+                    new.extend(processes(&self.root)?);
+                }
+                for pid in new {
+                    select(&self.root, selectors, pid, probes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Auto {
+    fn look(&mut self, root: &Root, probes: &mut Probes) -> Result<()> {
+        let millis = u64::try_from(self.looked.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let per_second = |count: u64| count.saturating_mul(1000) / millis.max(1);
+        let switches = context_switches(root);
+        let switched = switches
+            .zip(self.switches)
+            .map(|(now, was)| now - was.min(now));
+        let rate = match self.wide {
+            true => per_second(self.records),
+            // Not readable: stay narrow, which is the safe side.
+            false => switched.map_or(u64::MAX, per_second),
+        };
+        (self.records, self.switches, self.looked) = (0, switches, Instant::now());
+        let (asks_for_change, after) = match self.wide {
+            true => (rate > self.budget_per_second, NARROW_AFTER),
+            false => {
+                let low = self.budget_per_second.saturating_mul(WIDEN_BELOW_PERCENT) / 100;
+                (rate < low, WIDEN_AFTER)
+            }
+        };
+        if !asks_for_change {
+            self.since = None;
+            return Ok(());
+        }
+        if self.since.get_or_insert_with(Instant::now).elapsed() >= after {
+            self.wide = !self.wide;
+            self.since = None;
+            probes.set_watch(if self.wide {
+                Scope::All
+            } else {
+                Scope::Selected
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The host's context switches since boot (`ctxt` of `/proc/stat`).
+fn context_switches(root: &Root) -> Option<u64> {
+    let stat = root.read("/proc/stat").ok()?;
+    let line = stat.lines().find_map(|line| line.strip_prefix("ctxt "))?;
+    line.trim().parse().ok()
+}
+
+/// Watches a process if any selector takes it. One that has ended meanwhile is none.
+fn select(root: &Root, selectors: &[Selector], pid: u32, probes: &mut Probes) -> Result<()> {
+    let Ok(facts) = ProcessFacts::read(root, pid) else {
+        return Ok(());
+    };
+    if let Some(selector) = selectors.iter().find(|one| takes(one, &facts, root, pid)) {
+        match selector {
+            Selector::Pid(_) => probes.watch_descendants(facts.tgid)?,
+            _ => probes.watch_process(facts.tgid)?,
+        }
+    }
+    Ok(())
+}
+
+fn takes(selector: &Selector, facts: &ProcessFacts, root: &Root, pid: u32) -> bool {
+    match selector {
+        Selector::All => true,
+        Selector::Pid(wanted) => wanted.get() == facts.tgid,
+        Selector::Comm(name) => {
+            let thread = root.read(format!("/proc/{pid}/comm"));
+            *name == *facts.comm || thread.is_ok_and(|comm| comm.trim_end_matches('\n') == name)
+        }
+        Selector::Cgroup(path) => facts
+            .cgroup
+            .all()
+            .any(|own| std::path::Path::new(own).starts_with(path)),
+        Selector::Container(id) => facts
+            .container()
+            .is_some_and(|container| container.starts_with(id.as_str())),
+        Selector::Pod(uid) => facts.cgroup.pod().is_some_and(|pod| pod == *uid),
+        Selector::Unit(unit) => facts.unit() == Some(unit),
+    }
+}
