@@ -394,9 +394,9 @@ pub(crate) struct SpanHead {
     pub(crate) gap_ns: u64,
     /// Of the gap: everything but `unknown`, `wait.other` and what is estimated.
     pub(crate) explained_ns: u64,
-    /// Of the gap: `wait.other`, as far as it is not estimated.
+    /// Of the gap: `wait.other`.
     pub(crate) other_ns: u64,
-    /// Of the gap: parts whose amount is an estimate.
+    /// Of the gap: parts of other causes whose amount is an estimate.
     pub(crate) estimated_ns: u64,
     /// At most so much of the amounts may belong on the other side of an edge of the gap.
     pub(crate) blur_ns: u64,

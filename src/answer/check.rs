@@ -44,9 +44,9 @@ pub(crate) struct GapSums {
     pub(crate) explained_ns: u64,
     /// `unknown`, whatever the reason.
     pub(crate) unknown_ns: u64,
-    /// `wait.other`, as far as it is not estimated.
+    /// `wait.other`, estimated or not.
     pub(crate) other_ns: u64,
-    /// The estimated parts of every cause but `unknown`.
+    /// The estimated parts of every other cause.
     pub(crate) estimated_ns: u64,
 }
 
@@ -55,18 +55,17 @@ impl GapSums {
     pub(crate) fn of(causes: &[CauseAnswer]) -> GapSums {
         let mut sums = GapSums::default();
         for cause in causes {
-            if cause.cause == Cause::Unknown {
-                sums.unknown_ns = sums.unknown_ns.saturating_add(cause.ns);
-                continue;
-            }
-            let estimated_ns = cause.estimated_ns.min(cause.ns);
-            let certain_ns = cause.ns - estimated_ns;
-            sums.estimated_ns = sums.estimated_ns.saturating_add(estimated_ns);
-            let certain = match cause.cause {
+            let estimated_ns = match cause.cause {
+                Cause::Unknown | Cause::WaitOther => 0,
+                _ => cause.estimated_ns.min(cause.ns),
+            };
+            let rest = match cause.cause {
+                Cause::Unknown => &mut sums.unknown_ns,
                 Cause::WaitOther => &mut sums.other_ns,
                 _ => &mut sums.explained_ns,
             };
-            *certain = certain.saturating_add(certain_ns);
+            *rest = rest.saturating_add(cause.ns - estimated_ns);
+            sums.estimated_ns = sums.estimated_ns.saturating_add(estimated_ns);
         }
         sums
     }
@@ -155,7 +154,7 @@ fn cause_is_consistent(cause: &CauseAnswer, of: &impl Fn() -> String) -> Result<
         let states_ns = states_ns.into_iter().map(u128::from).sum();
         equal(ns, states_ns, || format!("states of {name} of {}", of()))?;
     }
-    if is_blamed(cause) {
+    if cause.cause.is_runq() {
         let blamed_ns = cause
             .culprits
             .iter()
@@ -167,16 +166,6 @@ fn cause_is_consistent(cause: &CauseAnswer, of: &impl Fn() -> String) -> Result<
     equal(estimated_ns.min(ns), estimated_ns, || {
         format!("estimate in {name} of {}", of())
     })
-}
-
-/// Whether the culprits of this cause account for all of its time. Of `runq.idle` somebody may be
-/// named, but nobody need be: nobody ran instead.
-fn is_blamed(cause: &CauseAnswer) -> bool {
-    match cause.cause {
-        Cause::RunqPreempted | Cause::RunqWakeup => true,
-        Cause::RunqIdle => !cause.culprits.is_empty(),
-        _ => false,
-    }
 }
 
 /// Wide, because thread-nanoseconds of a hostile answer may overflow 64 bits.

@@ -83,8 +83,8 @@ fn span_answer() -> SpanAnswer {
             children_seen: 1,
             gap_ns: 150,
             explained_ns: 60,
-            other_ns: 20,
-            estimated_ns: 50,
+            other_ns: 30,
+            estimated_ns: 40,
             blur_ns: 0,
             clock_error_ns: 100,
             join: Join {
@@ -152,8 +152,8 @@ fn explanation_has_the_contracts_order_and_comes_back() {
         r#""children_seen":1"#,
         r#""gap_ns":150"#,
         r#""explained_ns":60"#,
-        r#""other_ns":20"#,
-        r#""estimated_ns":50"#,
+        r#""other_ns":30"#,
+        r#""estimated_ns":40"#,
         r#""blur_ns":0"#,
         r#""clock_error_ns":100"#,
         r#""join":{"how":"single-thread","score":1.0,"candidates":1,"pid":8,"tid":9,"comm":"worker"}"#,
@@ -289,8 +289,6 @@ fn blame_for_a_cpu_is_complete() {
     answer.check().unwrap();
     answer.causes[0].culprits.pop();
     broken(&answer, "culprits of runq.idle");
-    answer.causes[0].culprits.clear();
-    answer.check().unwrap();
 }
 
 #[test]
@@ -300,8 +298,8 @@ fn a_gap_has_four_parts() {
     let expected = GapSums {
         explained_ns: 60,
         unknown_ns: 20,
-        other_ns: 20,
-        estimated_ns: 50,
+        other_ns: 30,
+        estimated_ns: 40,
     };
     assert_eq!(sums, expected);
     assert_eq!(

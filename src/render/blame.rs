@@ -17,8 +17,9 @@ use crate::answer::LinkHow;
 const CULPRITS_SHOWN: usize = 3;
 
 /// Whose time this is: a chain names a thread of the same process without its pid, and one of the
-/// same name with its tid. Zero and empty where it is nobody's in particular.
-#[derive(Clone, Copy, Debug, Default)]
+/// same name with its tid.
+#[derive(Clone, Copy, Debug)]
+
 pub(super) struct Owner<'a> {
     pub(super) pid: u32,
     pub(super) comm: &'a str,
@@ -50,8 +51,8 @@ struct Blame {
     /// How many the rest are; `None` where that is not known.
     rest_count: Option<u64>,
     uncovered_ns: u64,
-    /// Time in the queue of an idle CPU: nobody ran instead.
-    nobody_ns: u64,
+    /// Time that an idle CPU took to take the thread: nobody ran instead.
+    idle_ns: u64,
 }
 
 impl Blame {
@@ -61,13 +62,13 @@ impl Blame {
             ..Blame::default()
         };
         for part in parts {
-            let mut unblamed_ns = part.ns;
             for culprit in &part.culprits {
-                unblamed_ns = unblamed_ns.saturating_sub(culprit.ns);
-                blame.add(culprit, style);
-            }
-            if part.cause == Cause::RunqIdle {
-                blame.nobody_ns = blame.nobody_ns.saturating_add(unblamed_ns);
+                match (part.cause, culprit.kind) {
+                    (Cause::RunqIdle, CulpritKind::Interrupt) => {
+                        blame.idle_ns = blame.idle_ns.saturating_add(culprit.ns);
+                    }
+                    _ => blame.add(culprit, style),
+                }
             }
         }
         blame
@@ -124,8 +125,8 @@ impl Blame {
             true => Vec::new(),
             false => vec![format!("behind {}", items.join(", "))],
         };
-        if self.nobody_ns > 0 {
-            line.push(format!("idle CPU {}", column.show(self.nobody_ns)));
+        if self.idle_ns > 0 {
+            line.push(format!("idle CPU {}", column.show(self.idle_ns)));
         }
         if self.uncovered_ns > 0 {
             line.push(format!(
@@ -196,10 +197,10 @@ fn with_detail(culprit: &Culprit) -> String {
 }
 
 /// "<- http-worker-7 held it, waiting for a CPU 281 ms <- backup (pid 4123)"
-pub(super) fn chain(links: &[ChainLink], owner: Owner<'_>, style: Style) -> String {
+pub(super) fn chain(links: &[ChainLink], owner: Owner<'_>, column: Column, style: Style) -> String {
     let mut line = Vec::new();
-    let column = style.column(links.iter().map(|link| link.ns).max().unwrap_or(0));
     let mut before = owner;
+
     for link in links {
         let who = thread(link, before);
         let who = match link.how {

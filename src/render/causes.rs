@@ -15,6 +15,7 @@ use super::plain::plain;
 use super::plain::right;
 use super::plain::width;
 use super::quantity::Column;
+use super::quantity::count;
 use super::quantity::grouped;
 use crate::answer::CauseAnswer;
 
@@ -25,10 +26,12 @@ struct Group<'a> {
     parts: Vec<&'a CauseAnswer>,
 }
 
-/// The lines of `causes`, each indented by `indent` spaces.
+/// The lines of `causes`, each indented by `indent` spaces. Without an `owner`, whose wake-ups they
+/// tell of, chains are left out: that of one thread says nothing of others.
+
 pub(super) fn lines(
     causes: &[CauseAnswer],
-    owner: Owner<'_>,
+    owner: Option<Owner<'_>>,
     indent: usize,
     style: Style,
 ) -> String {
@@ -93,20 +96,25 @@ fn grouped_by_phrase(causes: &[CauseAnswer], style: Style) -> Vec<Group<'_>> {
 
 impl Group<'_> {
     /// What stands behind the name of the cause.
-    fn story(&self, owner: Owner<'_>, column: Column, style: Style) -> String {
+    fn story(&self, owner: Option<Owner<'_>>, column: Column, style: Style) -> String {
         let mut pieces = Vec::new();
         let culprits = blame::culprits(&self.parts, column, style);
-        if culprits.is_empty() {
-            pieces.extend(self.seen());
-        } else {
-            pieces.push(culprits);
+        match (culprits.is_empty(), self.cause) {
+            (true, _) => pieces.extend(self.seen()),
+            (false, Cause::Throttle) => {
+                let times: u64 = self.parts.iter().map(|part| part.count).sum();
+                pieces.push(format!("{culprits}, {}", count(times, "time", "times")));
+            }
+            (false, _) => pieces.push(culprits),
         }
         let chain = self
             .parts
             .iter()
             .map(|part| &part.chain)
             .find(|chain| !chain.is_empty());
-        pieces.extend(chain.map(|chain| blame::chain(chain, owner, style)));
+        let chain = owner.zip(chain);
+        pieces.extend(chain.map(|(owner, links)| blame::chain(links, owner, column, style)));
+
         pieces.extend(
             self.parts
                 .iter()
@@ -123,22 +131,28 @@ impl Group<'_> {
         pieces.join("  ")
     }
 
-    /// What it waited for, where that has a name; else where in the kernel, if nothing else says so.
+    /// What it waited for, where that has a name; where in the kernel, where the cause says too little.
     fn seen(&self) -> Option<String> {
         let object = self
             .parts
             .iter()
             .find_map(|part| part.evidence.object.as_deref());
-        if let Some(object) = object {
-            return Some(plain(object));
-        }
         let frame = self
             .parts
             .iter()
             .find_map(|part| part.evidence.stack.first());
-        match self.cause {
-            Cause::WaitOther => frame.map(|frame| format!("in {}", plain(frame))),
+        let call = self
+            .parts
+            .iter()
+            .find_map(|part| part.evidence.call.as_ref());
+        let place = match self.cause {
+            Cause::WaitOther | Cause::WaitPoll => frame.or(call),
             _ => None,
+        };
+        match (object, place) {
+            (Some(object), _) => Some(plain(object)),
+            (None, Some(place)) => Some(format!("in {}", plain(place))),
+            (None, None) => None,
         }
     }
 
@@ -179,10 +193,24 @@ impl Group<'_> {
     }
 }
 
-/// Why something is not known, in words.
+/// Why something is not known, in words. A reason that this version does not know speaks for itself.
 fn reason(reason: &str) -> String {
-    match reason {
-        "no-thread" => "no thread could be named for certain".to_owned(),
-        other => plain(&other.replace('-', " ")),
-    }
+    let words = match reason {
+        "lost" => "records were lost",
+        "not-observed" => "not observed yet",
+        "not-watched" => "not watched then",
+        "program-skipped" => "the kernel skipped a probe",
+        "not-confirmed" => "not confirmed yet",
+        "detour-open" => "a kernel detour was still open",
+        "still-queued" => "still waiting for a CPU",
+        "expired" => "no longer recorded",
+        "host-suspended" => "the host was suspended",
+        "no-thread" => "no thread could be named for certain",
+        "no-such-thread" => "its thread is not known",
+        "merged" => "inside merged records",
+        "not-born" => "the thread did not exist yet",
+        "ended" => "the thread had ended",
+        other => return plain(&other.replace('-', " ")),
+    };
+    words.to_owned()
 }

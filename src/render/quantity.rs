@@ -13,8 +13,8 @@ const US: u64 = 1_000;
 pub(super) struct Column {
     unit: &'static str,
     unit_ns: u64,
-    /// One digit after the point, for columns without a number of three digits.
-    tenths: bool,
+    /// Digits after the point: the largest number of a column has at least three digits.
+    decimals: u32,
 }
 
 impl Column {
@@ -22,39 +22,45 @@ impl Column {
     pub(super) const EXACT: Column = Column {
         unit: "ns",
         unit_ns: 1,
-        tenths: false,
+        decimals: 0,
     };
 
     /// A column whose largest duration is `max_ns`.
     pub(super) fn fitting(max_ns: u64) -> Column {
         let (unit, unit_ns) = match max_ns {
-            ns if ns >= 10 * MS => ("ms", MS),
-            ns if ns >= 10 * US => ("us", US),
+            MS.. => ("ms", MS),
+            US.. => ("us", US),
             _ => return Column::EXACT,
+        };
+        let decimals = match max_ns / unit_ns {
+            0..10 => 2,
+            10..100 => 1,
+            _ => 0,
         };
         Column {
             unit,
             unit_ns,
-            tenths: max_ns < 100 * unit_ns,
+            decimals,
         }
     }
 
     /// The duration with its unit; `<1 ms` for what would round to nothing.
     pub(super) fn show(self, ns: u64) -> String {
-        let step_ns = if self.tenths {
-            self.unit_ns / 10
-        } else {
-            self.unit_ns
-        };
+        let scale = 10_u64.pow(self.decimals);
+        let step_ns = self.unit_ns / scale;
         let steps = ns / step_ns + u64::from(ns % step_ns >= step_ns.div_ceil(2));
-        if steps == 0 && ns > 0 {
-            let least = if self.tenths { "0.1" } else { "1" };
-            return format!("<{least} {}", self.unit);
+        match steps {
+            0 if ns > 0 => format!("<{} {}", self.number(1, scale), self.unit),
+            _ => format!("{} {}", self.number(steps, scale), self.unit),
         }
-        if self.tenths {
-            return format!("{}.{} {}", grouped(steps / 10), steps % 10, self.unit);
+    }
+
+    /// So many steps of `1 / scale` each.
+    fn number(self, steps: u64, scale: u64) -> String {
+        match self.decimals as usize {
+            0 => grouped(steps),
+            width => format!("{}.{:0width$}", grouped(steps / scale), steps % scale),
         }
-        format!("{} {}", grouped(steps), self.unit)
     }
 }
 

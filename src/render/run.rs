@@ -44,12 +44,7 @@ pub(crate) fn run(report: &RunReport, style: Style) -> String {
                 .show(report.total.wall_ns),
             count(report.threads.len() as u64, "thread", "threads"),
         ));
-        text.push_str(&causes::lines(
-            &report.total.causes,
-            Owner::default(),
-            INDENT,
-            style,
-        ));
+        text.push_str(&causes::lines(&report.total.causes, None, INDENT, style));
     }
     text.push_str(&lost_records(report.lost_records));
     text
@@ -83,7 +78,7 @@ fn block(thread: &ThreadReport, style: Style) -> String {
         pid: thread.pid,
         comm: &thread.comm,
     };
-    line.push_str(&causes::lines(&thread.causes, owner, INDENT, style));
+    line.push_str(&causes::lines(&thread.causes, Some(owner), INDENT, style));
     line
 }
 

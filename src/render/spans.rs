@@ -11,6 +11,7 @@ use super::plain::right;
 use super::plain::width;
 use super::quantity::Column;
 use super::quantity::count;
+use super::quantity::grouped;
 use super::quantity::instant;
 use super::quantity::percent;
 use super::tree::Forest;
@@ -69,10 +70,10 @@ pub(crate) fn explanation(answer: &Explanation, style: Style) -> String {
 pub(super) fn lost_records(lost: u64) -> String {
     match lost {
         0 => String::new(),
-        lost => {
-            let were = count(lost, "kernel record was", "kernel records were");
-            format!("{were} lost; what they would have proved is shown as unknown\n")
-        }
+        lost => format!(
+            "kernel records lost: {}; whatever they would have proved is shown as unknown\n",
+            grouped(lost)
+        ),
     }
 }
 
@@ -87,7 +88,8 @@ impl Writer<'_> {
     fn root(&self, root: usize, text: &mut String) {
         let head = &self.spans[root].head;
         let wall = self.style.column(head.wall_ns).show(head.wall_ns);
-        let mut line = vec![self.style.strong(&plain(&head.name))];
+        let mut line = vec![self.style.strong(&named(plain(&head.name)))];
+
         line.extend(Some(plain(&head.service)).filter(|service| !service.is_empty()));
         line.push(wall);
         line.push(self.style.faint(&joined(&head.join)));
@@ -146,7 +148,7 @@ impl Writer<'_> {
         };
         text.push_str(&causes::lines(
             &span.causes,
-            owner,
+            Some(owner),
             depth * INDENT,
             self.style,
         ));
@@ -159,13 +161,10 @@ impl Writer<'_> {
             " ".repeat(depth * INDENT),
             process_name(join),
         ));
-        let beside = Owner {
-            pid: join.pid,
-            comm: "",
-        };
+
         text.push_str(&causes::lines(
             &process.causes,
-            beside,
+            None,
             (depth + 1) * INDENT,
             self.style,
         ));
@@ -212,7 +211,7 @@ impl Writer<'_> {
     }
 
     fn name(&self, at: usize) -> String {
-        plain_up_to(&self.spans[at].head.name, NAME_CHARS_MAX)
+        named(plain_up_to(&self.spans[at].head.name, NAME_CHARS_MAX))
     }
 
     /// What a child's line says beside its time: as little as tells it from its parent.
@@ -269,12 +268,30 @@ impl Table {
     }
 }
 
+fn named(name: String) -> String {
+    if name.is_empty() {
+        "(without a name)".to_owned()
+    } else {
+        name
+    }
+}
+
 /// How far a gap is explained, or why it is not.
 fn verdict(span: &SpanAnswer) -> String {
     let head = &span.head;
     match head.status {
         Status::Complete if head.gap_ns == 0 => String::new(),
-        Status::Complete => format!("explained {}", percent(head.explained_ns, head.gap_ns)),
+        Status::Complete => {
+            let share = percent(head.explained_ns, head.gap_ns);
+            match head.blur_ns {
+                0 => format!("explained {share}"),
+                blur_ns => {
+                    let blur = Column::fitting(blur_ns).show(blur_ns);
+                    format!("explained {share}, amounts give or take {blur}")
+                }
+            }
+        }
+
         Status::Pending => {
             "pending: not everything up to its end has been read yet; ask again".to_owned()
         }
