@@ -66,13 +66,31 @@ struct CommandLine {
 /// What is asked for.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Task {
-    #[command(about = help::RUN, long_about = help::RUN_LONG, after_long_help = help::RUN_AFTER)]
+    #[command(
+        about = help::RUN,
+        long_about = help::RUN_LONG,
+        after_long_help = help::RUN_AFTER,
+        override_usage = "lacuna run [OPTIONS] -- CMD..."
+    )]
     Run(RunArgs),
-    #[command(about = help::AGENT, long_about = help::AGENT_LONG, after_long_help = help::AGENT_AFTER)]
+    #[command(
+        about = help::AGENT,
+        long_about = help::AGENT_LONG,
+        after_long_help = help::AGENT_AFTER
+    )]
     Agent(AgentArgs),
-    #[command(about = help::EXPLAIN, long_about = help::EXPLAIN_LONG, after_long_help = help::EXPLAIN_AFTER)]
+    #[command(
+        about = help::EXPLAIN,
+        long_about = help::EXPLAIN_LONG,
+        after_long_help = help::EXPLAIN_AFTER,
+        override_usage = "lacuna explain [OPTIONS] TRACE_ID\n       lacuna explain [OPTIONS] --spans FILE"
+    )]
     Explain(ExplainArgs),
-    #[command(about = help::DOCTOR, long_about = help::DOCTOR_LONG, after_long_help = help::DOCTOR_AFTER)]
+    #[command(
+        about = help::DOCTOR,
+        long_about = help::DOCTOR_LONG,
+        after_long_help = help::DOCTOR_AFTER
+    )]
     Doctor(DoctorArgs),
     /// The inside of a held command: only `lacuna run` starts it.
     #[command(name = STAGE, hide = true)]
@@ -96,12 +114,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FAULT[,FAULT...]", hide = true, default_value = "")]
     pub(crate) inject: Inject,
     /// The command to run, and its arguments
-    #[arg(
-        value_name = "CMD",
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
 
@@ -120,10 +133,10 @@ pub(crate) struct AgentArgs {
     /// Read settings from FILE; options given here win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Record the threads of SELECTOR, instead of everything while the host is quiet enough
+    /// Record what SELECTOR selects, and nothing else (see below)
     #[arg(long, value_name = "SELECTOR", num_args = 1..)]
     watch: Vec<Selector>,
-    /// Kernel records a second above which the agent narrows what it watches [default: 50000]
+    /// Watch less above so many kernel records a second [default: 50000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     record_budget: Option<u32>,
 }
@@ -176,7 +189,7 @@ pub(crate) struct DoctorArgs {
 #[derive(Args, Debug)]
 pub(crate) struct BareArgs {
     /// The command, and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
 
@@ -199,7 +212,7 @@ pub(crate) enum Format {
 /// `--verbose`
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct VerboseArg {
-    /// Show public names of causes, exact nanoseconds, all evidence, and nothing shortened
+    /// Show public names, exact nanoseconds and all evidence; shorten nothing
     #[arg(long, short)]
     pub(crate) verbose: bool,
 }

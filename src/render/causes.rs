@@ -28,7 +28,6 @@ struct Group<'a> {
 
 /// The lines of `causes`, each indented by `indent` spaces. Without an `owner`, whose wake-ups they
 /// tell of, chains are left out: that of one thread says nothing of others.
-
 pub(super) fn lines(
     causes: &[CauseAnswer],
     owner: Option<Owner<'_>>,
