@@ -73,7 +73,7 @@ pub struct Drained {
     pub horizon: Ns,
 }
 
-/// What the kernel side has counted since load. One epoch (rule 9): if any of the first three
+/// What the kernel side has counted since load. One epoch (rule 9): if any of the first four
 /// moved, what has no proof of its own is unknown.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
@@ -83,7 +83,9 @@ pub struct Counters {
     pub ring_drops: u64,
     /// Task storage that could not be made.
     pub storage_failures: u64,
-    /// Runs that the kernel skipped (`recursion_misses`), all programs; injected skips included.
+    /// Runs of the program on `sched_switch` that the kernel skipped (`recursion_misses`).
+    pub switches_skipped: u64,
+    /// Runs of the other programs that the kernel skipped; injected skips of wakings included.
     pub programs_skipped: u64,
     /// The same by program name, only those above 0.
     pub skipped_by_program: Vec<(String, u64)>,

@@ -5,9 +5,19 @@
 //! they write is `src/bpf/record.h`, and docs/design/0001-record.md says why it is as it is. Nothing
 //! here decides what a fact means, and nothing here writes to the host: no sysctl, no pinned object.
 
+mod arch;
 mod config;
 mod error;
+mod features;
+mod hooks;
 mod load;
+mod log;
+mod probes;
+mod record;
+mod ring;
+#[allow(unreachable_pub, missing_docs, reason = "generated")]
+mod skel;
+mod stats;
 
 pub use config::Config;
 pub use config::Counters;
@@ -21,6 +31,6 @@ pub use config::RING_BYTES_MIN;
 pub use config::RunStats;
 pub use config::Watch;
 pub use error::Error;
-pub use load::Probes;
-pub use load::Symbolize;
-pub use load::try_each_hook;
+pub use hooks::try_each_hook;
+pub use probes::Probes;
+pub use probes::Symbolize;

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Each difference between kernels that we read across, once, with the version and the upstream
+ * change that made it. Choose by the existence of a field, never by a version number:
+ * distributions carry changes back.
+ */
+#ifndef LACUNA_COMPAT_H
+#define LACUNA_COMPAT_H
+
+/*
+ * 5.14 (2f064a59a11f "sched: Change task_struct::state"): `state` became `__state`. Only kernels
+ * before 5.18 (fa2c3254d7cf) need it here: there sched_switch does not say the state.
+ */
+static __always_inline u32 task_state_field(struct task_struct *task)
+{
+	if (bpf_core_field_exists(task->__state))
+		return task->__state;
+	return BPF_CORE_READ((struct task_struct___state *)task, state);
+}
+
+/* 6.18 (e1fad12dcb66 "sched/fair: Switch to task based throttle model") marks the task itself. */
+static __always_inline bool has_throttled_mark(void)
+{
+	return bpf_core_field_exists(((struct task_struct *)0)->throttled);
+}
+
+/* 6.6 (677ea015f231 "sched: add throttled time stat for throttled children"). */
+static __always_inline bool has_queue_clock(void)
+{
+	return bpf_core_field_exists(((struct cfs_rq *)0)->throttled_clock_self_time);
+}
+
+/*
+ * Throttled time of the leaf queue. Before 6.6 there is none in wall time; the growth of the PELT
+ * clock's stopped time is an estimate. 5.19 (64eaf50731ac) renamed that field.
+ */
+static __always_inline u64 queue_throttled_ns(struct cfs_rq *queue)
+{
+	if (has_queue_clock())
+		return queue->throttled_clock_self_time;
+	if (bpf_core_field_exists(queue->throttled_clock_pelt_time))
+		return queue->throttled_clock_pelt_time;
+	return BPF_CORE_READ((struct cfs_rq___task_clock *)queue, throttled_clock_task_time);
+}
+
+static __always_inline u64 queue_throttled_since(struct cfs_rq *queue)
+{
+	return has_queue_clock() ? queue->throttled_clock_self : 0;
+}
+
+/* CONFIG_FAIR_GROUP_SCHED off: entities know no queue, and enqueue times are not recorded. */
+static __always_inline struct cfs_rq *leaf_queue(struct task_struct *task)
+{
+	if (!bpf_core_field_exists(task->se.cfs_rq))
+		return NULL;
+	return task->se.cfs_rq;
+}
+
+/* The clock that sched_info and throttling use, as it was when this switch began. */
+static __always_inline u64 queue_clock(struct task_struct *task)
+{
+	struct cfs_rq *leaf = leaf_queue(task);
+
+	return leaf ? leaf->rq->clock : 0;
+}
+
+/* CONFIG_CFS_BANDWIDTH off: no task is ever throttled. */
+static __always_inline bool has_bandwidth(void)
+{
+	return bpf_core_field_exists(((struct task_group *)0)->cfs_bandwidth);
+}
+
+/* A task of a frozen v2 cgroup sleeps interruptibly; only this bit tells it apart. */
+static __always_inline bool task_frozen(struct task_struct *task)
+{
+	if (!bpf_core_field_exists(task->frozen))
+		return false;
+	return BPF_CORE_READ_BITFIELD_PROBED(task, frozen);
+}
+
+#endif

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Every map, its limit and what happens at the limit; and what the loader tells the programs.
+ *
+ * Nothing is pinned: all of it ends with the loader's descriptors.
+ */
+#ifndef LACUNA_MAPS_H
+#define LACUNA_MAPS_H
+
+/* Entries of the occupancy ring of a CPU; a walk looks at OCCUPANCY_WALK of them at most. */
+#define OCCUPANCY_ENTRIES 64
+#define OCCUPANCY_WALK 32
+/* Direct-mapped memory of what was already sent; at a collision the older one is sent again. */
+#define SEEN_ENTRIES 8192
+/* Processes that can be selected at once; beyond it watch_process fails. */
+#define WATCHED_PROCESSES_MAX 4096
+/* The real size is set at load. */
+#define RING_BYTES_DEFAULT (1 << 20)
+
+/* Fixed at load. */
+struct probe_config {
+	u64 key;              /* random; hides addresses */
+	u64 watermark_bytes;  /* unread bytes at which the reader is woken */
+	u64 runqueues_offset; /* of per-CPU variables, from BTF; 0: unknown */
+	u64 preempt_offset;
+	u64 restart_poll; /* addresses of restart functions, 0: unknown */
+	u64 restart_futex;
+	u64 restart_sleep;
+	u32 ignore_tgid;
+	u32 drop_every;
+	u32 skip_wakings_every;
+	u16 call_poll; /* numbers that the interrupted calls had */
+	u16 call_futex;
+	u16 call_sleep;
+	u8 drop_exits;
+	u8 order_is_second; /* 7.2 swapped the arguments of direct reclaim */
+};
+
+/* Changed while running; read racily, which costs at most one switch's delay. */
+struct probe_control {
+	u32 watch_generation; /* moves with each of the fields below */
+	u32 watch_all;
+	u32 merge_short;
+	u32 sent_generation; /* moves to have objects and stacks sent again */
+	u32 ports[PORTS_MAX];
+};
+
+enum watch_bits {
+	WATCH_PROCESS = 1 << 0,     /* value in watched_processes */
+	WATCH_DESCENDANTS = 1 << 1, /* the same, and inherited by what it starts */
+};
+
+enum thread_flags {
+	THREAD_WATCHED = 1 << 0,
+	THREAD_INHERITS = 1 << 1,  /* watched because an ancestor is, and passes it on */
+	THREAD_ANNOUNCED = 1 << 2, /* its thread record was sent */
+	THREAD_RUNNABLE = 1 << 3,  /* left the CPU runnable */
+	THREAD_IOWAIT = 1 << 4,
+	THREAD_FROZEN = 1 << 5,
+	THREAD_THROTTLED = 1 << 6, /* a limit was (or, before 6.18, may be) denying the CPU */
+	THREAD_SINCE = 1 << 7,     /* `since` was sent */
+};
+
+struct open_detour {
+	u64 begin;
+	u32 kind;
+	u32 detail;
+};
+
+struct throttle_state {
+	u64 leaf;       /* address of the leaf queue */
+	u64 clock;      /* its run queue's clock at switch-out */
+	u64 began;      /* C0 */
+	u64 sum;        /* S0 */
+	u64 closed_ns;  /* on queues that it left by migration */
+	u64 periods;    /* throttled periods of all limits above, at switch-out */
+	u64 cgroup;
+};
+
+struct merged_state {
+	u64 start;
+	u64 end;
+	u64 running_ns;
+	u64 runnable_ns;
+	u64 idle_wake_ns;
+	u64 blocked_ns;
+	u32 count;
+	u32 flags;
+	struct record_wait wait;
+};
+
+/* The last file that was resolved for the thread: the same file is not resolved again. */
+struct resolved_file {
+	u64 file;
+	u64 inode;
+	u64 ino;
+	u64 private_data;
+	u64 object;
+};
+
+/* What we keep of a thread, from its first sight to its end. */
+struct thread_state {
+	u64 id;
+	u64 seq;
+	u64 since;
+	u64 last_in; /* 0: not seen */
+	u64 out;     /* 0: on a CPU, or not seen */
+	u64 waking;
+	u64 waker;
+	u64 run_delay; /* at switch-out */
+	u64 migrated_ns;
+	u64 migrated_at;
+	u64 minor;
+	u64 major;
+	u64 fs_base;
+	u32 flags;
+	u32 watch_generation;
+	u32 detour_seq;
+	u32 detour_depth;
+	u32 short_ns[SHORT_DETOURS];
+	u32 unused;
+	struct record_wait wait;
+	struct resolved_file resolved;
+	struct throttle_state throttle;
+	struct open_detour detours[OPEN_DETOURS];
+	struct merged_state merged;
+};
+
+struct occupant {
+	u64 thread;
+	u64 since; /* run-queue clock */
+};
+
+/* What we keep of a CPU. Its programs never interrupt each other where it is written. */
+struct cpu_state {
+	u64 task;    /* the task_struct that we know to be on this CPU */
+	u64 thread;  /* its id */
+	u64 watched; /* whether its next switch-out is recorded */
+	u64 ids;     /* how many ids this CPU has given out */
+	u64 attempts;
+	u64 wakings;
+	u64 ring_drops;
+	u64 storage_failures;
+	u64 wakings_skipped;
+	u64 detours_lost;
+	u64 occupied; /* entries ever written to the ring below */
+	struct occupant occupants[OCCUPANCY_ENTRIES];
+	u64 frames[STACK_FRAMES];
+	struct thread_state fresh; /* a new thread's state is prepared here */
+};
+
+const volatile struct probe_config config = {};
+const volatile u8 call_class[CALLS_MAX] = {};
+struct probe_control control = {};
+u64 snapshot_ids; /* ids given by the iterator; it runs once at a time */
+struct thread_state snapshot_fresh;
+
+/* One ring, so that reservation order is the order of reading (rule 10). */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, RING_BYTES_DEFAULT);
+} ring SEC(".maps");
+
+/* No limit of its own: one a thread, freed by the kernel with the thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct thread_state);
+} threads SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct cpu_state);
+} cpus SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SEEN_ENTRIES);
+	__type(key, u32);
+	__type(value, u64);
+} seen SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WATCHED_PROCESSES_MAX);
+	__type(key, u32);
+	__type(value, u32);
+} watched_processes SEC(".maps");
+
+static __always_inline struct cpu_state *this_cpu(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&cpus, &zero);
+}
+
+static __always_inline struct thread_state *thread_known(struct task_struct *task)
+{
+	return bpf_task_storage_get(&threads, task, 0, 0);
+}
+
+#endif

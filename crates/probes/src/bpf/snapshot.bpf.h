@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * The task iterator: who exists, and what each thread has been doing since its last record. It makes
+ * storage for threads that have not switched yet, so that every thread has an id and a name.
+ *
+ * It runs in the loader's context with interrupts on, beside the switch programs; a thread that
+ * switches meanwhile is left out, because it is not silent.
+ */
+#ifndef LACUNA_SNAPSHOT_H
+#define LACUNA_SNAPSHOT_H
+
+/*
+ * A switch program takes the time, then writes it down. What is read here is said of an instant
+ * this much earlier, when any program that had taken the time was done with writing.
+ */
+#define IN_FLIGHT_NS 1000000
+
+static __always_inline struct thread_state *snapshot_thread(struct task_struct *task)
+{
+	struct thread_state *state = thread_known(task);
+
+	if (state)
+		return state;
+	snapshot_ids++;
+	snapshot_fresh.id = snapshot_ids << ID_CPU_BITS | ID_CPU_SNAPSHOT;
+	snapshot_fresh.watch_generation = control.watch_generation - 1;
+	snapshot_fresh.minor = task->min_flt;
+	snapshot_fresh.major = task->maj_flt;
+	state = bpf_task_storage_get(&threads, task, &snapshot_fresh,
+				     BPF_LOCAL_STORAGE_GET_F_CREATE);
+	return state ? state : thread_known(task);
+}
+
+static __always_inline void fill_snapshot(struct snapshot_record *record,
+					  struct thread_state *state)
+{
+	record->at = bpf_ktime_get_ns() - IN_FLIGHT_NS;
+	barrier();
+	record->out = state->out;
+	barrier();
+	record->seq = state->seq;
+	record->last_in = state->last_in;
+	record->waking = state->waking;
+	record->wait = state->wait;
+	record->detour_seq = state->detour_seq;
+	if (!record->out)
+		save_open_detours(&record->wait, state);
+	if (state->flags & THREAD_RUNNABLE)
+		record->header.flags |= FLAG_RUNNABLE;
+	if (state->flags & THREAD_IOWAIT)
+		record->header.flags |= FLAG_IOWAIT;
+	if (state->flags & THREAD_FROZEN)
+		record->header.flags |= FLAG_FROZEN;
+	barrier();
+}
+
+static __always_inline bool torn(struct snapshot_record *record, struct thread_state *state)
+{
+	return record->out != state->out || record->last_in != state->last_in ||
+	       record->seq != state->seq;
+}
+
+static __always_inline void snapshot(struct seq_file *seq, struct task_struct *task)
+{
+	struct snapshot_record record = {};
+	struct thread_record who = {};
+	struct thread_state *state;
+
+	if (!task->pid)
+		return;
+	state = snapshot_thread(task);
+	if (!state)
+		return;
+	if (!(state->flags & THREAD_ANNOUNCED)) {
+		describe(&who, state, task);
+		bpf_seq_write(seq, &who, sizeof(who));
+	}
+	if (!(state->flags & THREAD_WATCHED) || (!state->last_in && !state->out))
+		return;
+	fill_header(&record.header, RECORD_SNAPSHOT, state->id);
+	fill_snapshot(&record, state);
+	if (record.last_in > record.at || record.out > record.at)
+		return;
+	if (!torn(&record, state))
+		bpf_seq_write(seq, &record, sizeof(record));
+}
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * CPU time that a bandwidth limit denied (rule 6), from the queue's own throttled clock.
+ *
+ * A thread that is off the CPU since switch-out O was denied it until the limit let go:
+ * C0 + (S1 - S0) on the run queue's clock, where C0 is when its leaf queue was throttled, and S0 and
+ * S1 are the queue's throttled time at switch-out and switch-in. A blocked thread is never throttled.
+ */
+#ifndef LACUNA_THROTTLE_H
+#define LACUNA_THROTTLE_H
+
+/* Nested limits that are looked at. */
+#define LIMITS_MAX 8
+#define NO_QUOTA ((u64)-1)
+
+struct limits {
+	u64 throttled_periods; /* summed */
+	u64 shortest_period_ns;
+};
+
+static __noinline int limits_above(struct cfs_rq *leaf, struct limits *limits)
+{
+	struct task_group *group = leaf->tg;
+
+	limits->throttled_periods = 0;
+	limits->shortest_period_ns = NO_QUOTA;
+	for (int i = 0; i < LIMITS_MAX && group; i++) {
+		u64 period = group->cfs_bandwidth.period;
+
+		if (group->cfs_bandwidth.quota != NO_QUOTA) {
+			limits->throttled_periods += group->cfs_bandwidth.nr_throttled;
+			if (period < limits->shortest_period_ns)
+				limits->shortest_period_ns = period;
+		}
+		group = group->parent;
+	}
+	return 0;
+}
+
+/* The innermost cgroup whose queue on this CPU is throttled. */
+static __noinline u64 throttled_cgroup(struct cfs_rq *leaf)
+{
+	struct task_group *group = leaf->tg;
+	u32 cpu = bpf_get_smp_processor_id();
+
+	for (int i = 0; i < LIMITS_MAX && group; i++) {
+		struct cfs_rq *queue = NULL;
+
+		bpf_probe_read_kernel(&queue, sizeof(queue), group->cfs_rq + cpu);
+		if (queue && BPF_CORE_READ_BITFIELD_PROBED(queue, throttled))
+			return group->css.cgroup->kn->id;
+		group = group->parent;
+	}
+	return 0;
+}
+
+/* A thread leaves the CPU runnable: remember the clocks if a limit took it off, or may have. */
+static __noinline int throttle_out(struct thread_state *state, struct task_struct *task)
+{
+	struct throttle_state *throttle = &state->throttle;
+	struct cfs_rq *leaf = leaf_queue(task);
+	struct limits limits;
+
+	if (!leaf)
+		return 0;
+	limits_above(leaf, &limits);
+	if (limits.shortest_period_ns == NO_QUOTA)
+		return 0;
+	throttle->leaf = (u64)leaf;
+	throttle->clock = leaf->rq->clock;
+	throttle->began = queue_throttled_since(leaf);
+	throttle->sum = queue_throttled_ns(leaf);
+	throttle->periods = limits.throttled_periods;
+	throttle->cgroup = throttled_cgroup(leaf);
+	throttle->closed_ns = 0;
+	state->flags |= THREAD_THROTTLED;
+	return 0;
+}
+
+/* How long the limit has denied the CPU on this queue up to `clock`. */
+static __always_inline u64 denied_ns(struct throttle_state *throttle, u64 sum)
+{
+	u64 grown = sum - throttle->sum;
+	u64 until = throttle->began + grown;
+
+	if (!throttle->began)
+		return grown;
+	return until > throttle->clock ? until - throttle->clock : 0;
+}
+
+/* The thread is moved to another CPU: close the sum on the old queue, open one on the new. */
+static __noinline int throttle_moved(struct thread_state *state, struct task_struct *task, u32 cpu)
+{
+	struct throttle_state *throttle = &state->throttle;
+	struct cfs_rq *old = leaf_queue(task), *new = NULL;
+	u64 sum, since;
+
+	if (!old)
+		return 0;
+	sum = queue_throttled_ns(old);
+	since = queue_throttled_since(old);
+	if (since) /* still throttled there: it counts up to now */
+		sum += old->rq->clock - since;
+	throttle->closed_ns += denied_ns(throttle, sum);
+	bpf_probe_read_kernel(&new, sizeof(new), old->tg->cfs_rq + cpu);
+	if (!new)
+		return 0;
+	throttle->leaf = (u64)new;
+	throttle->clock = BPF_CORE_READ(new, rq, clock);
+	throttle->began = has_queue_clock() ? BPF_CORE_READ(new, throttled_clock_self) : 0;
+	throttle->sum = has_queue_clock() ? BPF_CORE_READ(new, throttled_clock_self_time) : 0;
+	return 0;
+}
+
+/*
+ * Whether the queue was throttled once only since switch-out, so that the place is exact. Twice
+ * takes more than a period, and two periods that ended throttled.
+ */
+static __always_inline bool throttled_once(struct throttle_state *throttle, struct cfs_rq *leaf,
+					   u64 off_ns)
+{
+	struct limits limits;
+
+	if (!throttle->began || throttle->closed_ns)
+		return false;
+	limits_above(leaf, &limits);
+	return limits.throttled_periods - throttle->periods <= 1 ||
+	       off_ns < limits.shortest_period_ns;
+}
+
+/* What was denied, at switch-in; 0 where nothing was. `exact`: it came first and in one piece. */
+static __noinline u64 throttle_in(struct thread_state *state, struct task_struct *task, u64 off_ns,
+				  bool *exact)
+{
+	struct throttle_state *throttle = &state->throttle;
+	struct cfs_rq *leaf = leaf_queue(task);
+	u64 ns = throttle->closed_ns;
+
+	if (!leaf)
+		return 0;
+	if (throttle->leaf == (u64)leaf)
+		ns += denied_ns(throttle, queue_throttled_ns(leaf));
+	*exact = throttled_once(throttle, leaf, off_ns);
+	return ns < off_ns ? ns : off_ns;
+}
+
+#endif

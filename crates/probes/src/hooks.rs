@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tries each hook for real, for `lacuna doctor`: what a kernel promises in its BTF is not always
+//! what it lets one load.
+
+use crate::config::HookReport;
+use crate::error::Error;
+use crate::features::Features;
+use crate::load::Opened;
+use crate::log;
+use libbpf_rs::skel::OpenSkel;
+use libbpf_rs::skel::Skel;
+
+/// Loads and attaches each program by itself and detaches it again. Hooks that the kernel has in
+/// another shape only are left out; those that it has not at all are reported as missing.
+pub fn try_each_hook() -> Vec<HookReport> {
+    let programs = match programs() {
+        Ok(programs) => programs,
+        Err(error) => {
+            return vec![HookReport {
+                hook: "BTF".to_owned(),
+                program: String::new(),
+                outcome: Err(error.to_string()),
+            }];
+        }
+    };
+    programs
+        .into_iter()
+        .map(|(program, hook)| {
+            let outcome = try_one(&program);
+            HookReport {
+                hook,
+                program,
+                outcome,
+            }
+        })
+        .collect()
+}
+
+/// Names and hooks of the programs that are right for this kernel.
+fn programs() -> Result<Vec<(String, String)>, Error> {
+    let features = Features::read()?;
+    let mut opened = Opened::new()?;
+    let stateless = !features.switch_says_state();
+    let list = opened.skel.open_object_mut().progs_mut().map(|program| {
+        let name = program.name().to_string_lossy().into_owned();
+        (name, program.section().to_string_lossy().into_owned())
+    });
+    Ok(list
+        .filter(|(name, _)| match name.as_str() {
+            "sched_switch" => !stateless,
+            "sched_switch_stateless" => stateless,
+            _ => true,
+        })
+        .collect())
+}
+
+fn try_one(wanted: &str) -> Result<(), String> {
+    log::start();
+    let said = |error: libbpf_rs::Error| match log::tail() {
+        tail if tail.is_empty() => format!("{error:#}"),
+        tail => format!("{error:#}\n{tail}"),
+    };
+    let mut opened = Opened::new().map_err(|error| error.to_string())?;
+    for mut program in opened.skel.open_object_mut().progs_mut() {
+        let load = program.name() == wanted;
+        program.set_autoload(load);
+    }
+    let Opened { skel, storage } = opened;
+    let mut skel = skel.load().map_err(said)?;
+    for program in skel.object_mut().progs_mut() {
+        if program.name() == wanted {
+            drop(program.attach().map_err(said)?);
+        }
+    }
+    drop(skel);
+    drop(storage);
+    Ok(())
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The decoder against made records and against noise.
+
+use super::*;
+use lacuna_timeline::event::OffState;
+use std::slice;
+
+fn bytes_of<T: Wire>(value: &T) -> &[u8] {
+    let start: *const T = value;
+    // SAFETY: wire types have no padding, and the slice lives as long as the value.
+    unsafe { slice::from_raw_parts(start.cast(), size_of::<T>()) }
+}
+
+fn decoded<T: Wire>(value: &T) -> Option<Event> {
+    decode(bytes_of(value), &mut |_| Vec::new()).map(|(_, event)| event)
+}
+
+fn header(kind: record_kind, flags: u32) -> types::record_header {
+    types::record_header {
+        kind: kind.0 as u16,
+        cpu: 1,
+        flags,
+        id: 4097,
+    }
+}
+
+/// A xorshift: the same numbers at every run.
+fn noise(seed: &mut u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed
+}
+
+#[test]
+fn a_queued_record_is_a_runnable_cycle() {
+    let record = types::queued_record {
+        header: header(record_kind::RECORD_QUEUED, record_flags::FLAG_RUNNABLE.0),
+        times: types::record_times {
+            seq: 7,
+            end: 300,
+            prev_in: 100,
+            out: 200,
+            waking: 0,
+            enqueued: 210,
+            waker: 1,
+        },
+        brief: types::record_brief {
+            minor: 3,
+            major: 1,
+            detour_seq: 9,
+        },
+    };
+    let Some(Event::Cycle(cycle)) = decoded(&record) else {
+        panic!("not a cycle");
+    };
+    assert_eq!(cycle.off, wait::runnable(200));
+    assert_eq!((cycle.seq, cycle.prev_in, cycle.end), (7, Some(100), 300));
+    assert_eq!((cycle.waking, cycle.waker), (None, Waker::HardIrq));
+    assert_eq!(cycle.faults, Faults { minor: 3, major: 1 });
+    assert_eq!(cycle.detour_seq, 9);
+}
+
+#[test]
+fn states_follow_their_bits() {
+    let table = [
+        (0x1, OffState::Sleeping),
+        (0x2, OffState::Uninterruptible),
+        (0x102, OffState::Uninterruptible),
+        (0x402, OffState::Idle),
+        (0x4, OffState::Stopped),
+        (0x104, OffState::Stopped),
+        (0x8, OffState::Traced),
+        (0x40, OffState::Parked),
+        (0x1000, OffState::RtLock),
+        (0x2001, OffState::Sleeping),
+        (0x8000, OffState::Frozen),
+        (0x200, OffState::Sleeping),
+        (0x4000_0000, OffState::Other),
+    ];
+    for (bits, expected) in table {
+        assert_eq!(wait::state(bits, false), expected, "{bits:#x}");
+    }
+    assert_eq!(wait::state(1, true), OffState::Frozen);
+}
+
+#[test]
+fn culprits_come_largest_first() {
+    let mut record = types::long_record {
+        header: header(record_kind::RECORD_LONG, 0),
+        ..Default::default()
+    };
+    record.culprits[0] = types::record_culprit { thread: 5, ns: 10 };
+    record.culprits[2] = types::record_culprit { thread: 6, ns: 20 };
+    let Some(Event::Cycle(cycle)) = decoded(&record) else {
+        panic!("not a cycle");
+    };
+    assert_eq!(cycle.blame.culprits, [(ThreadId(6), 20), (ThreadId(5), 10)]);
+}
+
+#[test]
+fn a_short_or_unknown_record_is_none() {
+    let record = types::exit_record {
+        header: header(record_kind::RECORD_EXIT, 0),
+        ..Default::default()
+    };
+    let bytes = bytes_of(&record);
+    for length in 0..bytes.len() {
+        assert!(decode(&bytes[..length], &mut |_| Vec::new()).is_none());
+    }
+    assert!(decode(bytes, &mut |_| Vec::new()).is_some());
+    for kind in [0, 11, 12, u16::MAX] {
+        let mut bytes = bytes.to_vec();
+        bytes[..2].copy_from_slice(&kind.to_ne_bytes());
+        assert!(decode(&bytes, &mut |_| Vec::new()).is_none(), "{kind}");
+    }
+}
+
+#[test]
+fn a_detour_of_an_unknown_kind_is_none() {
+    let mut record = types::detour_record {
+        header: header(record_kind::RECORD_DETOUR, 0),
+        detour: detour_kind::DETOUR_MEMCG.0,
+        ..Default::default()
+    };
+    assert!(matches!(decoded(&record), Some(Event::Detour(_))));
+    record.detour = 77;
+    assert_eq!(decoded(&record), None);
+}
+
+#[test]
+fn noise_never_panics_and_every_kind_is_met() {
+    let mut seed = 0x1234_5678_9abc_def0;
+    let mut met = [0_u32; KIND_NAMES.len()];
+    for _ in 0..200_000 {
+        let length = noise(&mut seed) as usize % 320;
+        let mut bytes: Vec<u8> = (0..length).map(|_| noise(&mut seed) as u8).collect();
+        if length >= 2 {
+            let kind = (noise(&mut seed) % 16) as u16;
+            bytes[..2].copy_from_slice(&kind.to_ne_bytes());
+        }
+        if let Some((kind, _)) = decode(&bytes, &mut |_| Vec::new()) {
+            met[kind] += 1;
+        }
+    }
+    let detour = record_kind::RECORD_DETOUR.0 as usize;
+    for (kind, &count) in met.iter().enumerate() {
+        // Noise almost never names a detour that exists, and 0 is no kind.
+        assert_eq!(count > 0, kind != 0 && kind != detour, "{met:?}");
+    }
+}
