@@ -173,9 +173,10 @@ impl Agent {
     ) -> Result<(StatusCode, Bytes), AgentError> {
         match &self.address {
             Address::Tcp { host, port } => {
-                let stream = self
-                    .connected(TcpStream::connect((host.as_str(), *port)))
-                    .await?;
+                let connect = TcpStream::connect((host.as_str(), *port));
+                let stream = self.connected(connect).await?;
+                // A question is short: waiting for more to send with it would only delay it.
+                let _ = stream.set_nodelay(true);
                 self.exchange_over(stream, request).await
             }
             Address::Unix(path) => {

@@ -122,12 +122,23 @@ impl Intake {
         }
     }
 
-    /// Takes a span, or counts why not.
-    pub(super) fn admit(&mut self, span: SpanIn) {
+    /// Takes a span, or counts why not. It is read only where it is to be looked at, so that a
+    /// request of millions costs little more than the counting.
+    ///
+    /// # Errors
+    /// What `read` says.
+    pub(super) fn admit<E>(&mut self, read: impl FnOnce() -> Result<SpanIn, E>) -> Result<(), E> {
+        if self.looked_at == REQUEST_SPANS_MAX {
+            self.refused.0[Refusal::TooMany as usize] += 1;
+            return Ok(());
+        }
+        self.looked_at += 1;
+        let span = read()?;
         match self.refusal(&span) {
             None => self.spans.push(span),
             Some(reason) => self.refused.0[reason as usize] += 1,
         }
+        Ok(())
     }
 
     /// What was taken, and how many were not.
@@ -136,10 +147,6 @@ impl Intake {
     }
 
     fn refusal(&mut self, span: &SpanIn) -> Option<Refusal> {
-        if self.looked_at == REQUEST_SPANS_MAX {
-            return Some(Refusal::TooMany);
-        }
-        self.looked_at += 1;
         if span.trace_id == [0; 16] {
             Some(Refusal::TraceId)
         } else if span.span_id == [0; 8] {

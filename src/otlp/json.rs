@@ -88,7 +88,7 @@ struct Span<'a> {
     span_id: Option<String>,
     parent_span_id: Option<String>,
     name: Option<String>,
-    kind: Option<i64>,
+    kind: Option<i32>,
     start_time_unix_nano: Option<Number>,
     end_time_unix_nano: Option<Number>,
     #[serde(borrow)]
@@ -166,9 +166,8 @@ fn scope_spans(
 ) -> Result<(), Error> {
     let name = part.scope.and_then(|scope| scope.name).unwrap_or_default();
     let scope: Arc<str> = bounded(name.as_bytes()).into();
-    each(part.spans, &mut |part| {
-        intake.admit(span(part)?.finish(&scope, resource));
-        Ok(())
+    each(part.spans, &mut |text: &RawValue| {
+        intake.admit(|| Ok(span(serde_json::from_str(text.get())?)?.finish(&scope, resource)))
     })
 }
 

@@ -73,8 +73,8 @@ fn scope_spans(
     for field in Fields::of(bytes) {
         let field = field?;
         if field.number == 2 {
-            let draft = span(field.bytes()?)?;
-            intake.admit(draft.finish(&scope, resource));
+            let bytes = field.bytes()?;
+            intake.admit(|| Ok(span(bytes)?.finish(&scope, resource)))?;
         }
     }
     Ok(())
@@ -90,7 +90,7 @@ fn span(bytes: &[u8]) -> Result<SpanDraft, Malformed> {
             2 => draft.span_id = id(field.bytes()?),
             4 => draft.parent_span_id = parent(field.bytes()?),
             5 => name = field.bytes()?,
-            6 => draft.kind = SpanKind::from_number(field.int64()?),
+            6 => draft.kind = SpanKind::from_number(field.int32()?),
             7 => draft.start_unix_ns = field.fixed64()?,
             8 => draft.end_unix_ns = field.fixed64()?,
             9 => attribute(field.bytes()?, &mut |key, value| draft.set(key, value))?,
@@ -141,14 +141,14 @@ fn attribute(bytes: &[u8], take: &mut dyn FnMut(&[u8], &Value<'_>)) -> Result<()
     Ok(())
 }
 
-/// `AnyValue` is a choice of seven fields, of which the last one sent holds.
+/// `AnyValue` is a choice of eight fields, of which the last one sent holds.
 fn any_value<'a>(bytes: &'a [u8], value: &mut Value<'a>) -> Result<(), Malformed> {
     for field in Fields::of(bytes) {
         let field = field?;
         match field.number {
             1 => *value = Value::Text(Cow::Borrowed(field.bytes()?)),
             3 => *value = Value::Int(field.int64()?),
-            2 | 4..=7 => *value = Value::Other,
+            2 | 4..=8 => *value = Value::Other,
             _ => {}
         }
     }

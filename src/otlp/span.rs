@@ -60,7 +60,7 @@ pub(crate) enum SpanKind {
 
 impl SpanKind {
     /// By OTLP's number.
-    pub(super) fn from_number(number: i64) -> Self {
+    pub(super) fn from_number(number: i32) -> Self {
         match number {
             1 => Self::Internal,
             2 => Self::Server,

@@ -67,7 +67,12 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The value of an `int64` or enumeration field.
+    /// The value of an enumeration field: of a longer number the format keeps the low 32 bits.
+    pub(super) fn int32(&self) -> Result<i32, Malformed> {
+        self.int64().map(|value| value as i32)
+    }
+
+    /// The value of an `int64` field.
     pub(super) fn int64(&self) -> Result<i64, Malformed> {
         match self.value {
             // Two's complement is what the format says.
