@@ -23,7 +23,6 @@ use serde::Deserialize;
 use serde::Serialize;
 
 pub(crate) use check::GapSums;
-pub(crate) use check::Violation;
 
 /// An instant in Unix nanoseconds; a decimal string in JSON, because it does not fit a JavaScript number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -172,6 +172,14 @@ impl Running {
     }
 }
 
+/// Whatever fails in this program, it does not end before the command that it was put in front of.
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Known already where it was asked for; where it cannot be known there is nobody to tell.
+        let _ = self.child.wait();
+    }
+}
+
 /// Runs `command` held, let go and mirrored as `lacuna run` does, and watches nothing: so tests see
 /// this module through a real process, without the privilege that watching needs.
 pub(crate) fn bare(command: &[OsString]) -> Result<ExitCode> {

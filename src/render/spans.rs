@@ -222,7 +222,9 @@ impl Writer<'_> {
             note.push(plain(&head.service));
         }
         if !self.is_broken_down(child) {
+            note.extend(status_word(head.status).map(str::to_owned));
             let below = self.forest.nodes[child].below;
+
             note.extend((below > 0).then(|| format!("({} below)", count(below, "span", "spans"))));
         } else if self.style.verbose || !is_same_thread(&head.join, &above.join) {
             note.push(self.style.faint(&joined(&head.join)));
@@ -303,6 +305,16 @@ fn verdict(span: &SpanAnswer) -> String {
             ),
         },
         Status::Unobserved => "unobserved: nothing of its process was watched then".to_owned(),
+    }
+}
+
+/// What is said of a span that is not broken down, where its answer is none yet or any more.
+fn status_word(status: Status) -> Option<&'static str> {
+    match status {
+        Status::Complete => None,
+        Status::Pending => Some("pending"),
+        Status::Expired => Some("expired"),
+        Status::Unobserved => Some("unobserved"),
     }
 }
 

@@ -10,9 +10,8 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 
 use crate::answer::SpanAnswer;
-use crate::answer::Status;
 
-/// A span's gap is broken down where it is at least this share of its root's wall time.
+/// A span's gap is broken down where it is at least one part in so many of its root's wall time.
 const SHOWN_SHARE: u64 = 20;
 
 /// The forest of an answer; nodes have the index of their span.
@@ -144,9 +143,8 @@ fn claimed_children(spans: &[SpanAnswer]) -> Claimed {
     claimed
 }
 
-/// A gap that matters beside its root, or an answer that says why there is none.
+/// A gap that matters beside its root.
 fn is_worth_showing(span: &SpanAnswer, root_ns: u64) -> bool {
     let gap_ns = span.head.gap_ns;
     gap_ns > 0 && gap_ns >= root_ns / SHOWN_SHARE
-        || span.head.status != Status::Complete && gap_ns > 0
 }
