@@ -7,8 +7,13 @@
 //! Promise: the shares of an account add up to the length of its windows, to the nanosecond;
 //! [`Account::check`] proves it for each answer, and whoever gives answers away calls it.
 
+mod episodes;
+mod sums;
 mod tally;
 mod total;
+
+pub(crate) use tally::Tally;
+pub(crate) use tally::least;
 
 use crate::cause::Cause;
 use crate::event::Call;

@@ -12,9 +12,20 @@
 
 pub mod account;
 pub mod cause;
+pub mod chain;
+mod chunk;
+mod codec;
+mod detours;
+mod doubts;
 pub mod event;
 pub mod join;
+mod record;
 pub mod recorder;
+mod recorder_presence;
+mod split;
+mod table;
+mod thread;
+mod walk;
 
 pub use account::Account;
 pub use cause::Cause;

@@ -1,8 +1,465 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Summing segments into shares.
+//! Summing the segments of a walk into shares and episodes.
+//!
+//! Every segment is given to exactly one cause, merged ones to several that add up to it; so the sum
+//! is right by construction, and [`Account::check`] proves it again. What a window cuts is never
+//! spread: only what must lie inside it, however it was placed, is claimed there (see [`least`]).
 
-use crate::account::EVIDENCE_MAX;
+use super::Account;
+use super::Counts;
+use super::Culprit;
+use super::EVIDENCE_MAX;
+use super::Evidence;
+use super::Reason;
+use super::Share;
+use super::Who;
+use super::episodes::Episodes;
+use super::sums::Sums;
+use super::total::add_u32;
+use super::total::finish_culprits;
+use crate::cause::Cause;
+use crate::cause::detour_cause;
+use crate::chain::Ended;
+use crate::event::Call;
+use crate::event::DetourKind;
+use crate::event::Entry;
 use crate::event::Ns;
+use crate::event::ObjectId;
+use crate::event::OffState;
+use crate::event::ShortDetours;
+use crate::event::StackId;
+use crate::event::ThreadId;
+use crate::event::Waker;
+use crate::record;
+use crate::record::Body;
+use crate::record::OffCpu;
+use crate::record::Record;
+use crate::record::Waited;
+use crate::walk::Seen;
+use crate::walk::Segment;
+use crate::walk::Sink;
+
+/// Of an amount inside a stretch, how much must lie in a part of it, wherever it was placed.
+pub(crate) fn least(amount_ns: Ns, part_ns: Ns, full_ns: Ns) -> Ns {
+    amount_ns
+        .saturating_sub(full_ns.saturating_sub(part_ns))
+        .min(part_ns)
+}
+
+/// Whether a segment was on a CPU, runnable, or blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    Runnable,
+    Blocked,
+}
+
+/// An account under way.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    slots: Vec<Slot>,
+    episodes: Episodes,
+    wall_ns: Ns,
+    blur_ns: Ns,
+    lost_records: u64,
+    counts: Counts,
+    segments: u64,
+    /// After this many segments no more are wanted; 0: all are.
+    segments_max: u64,
+}
+
+/// A share under way.
+#[derive(Debug, Default)]
+struct Slot {
+    cause: Option<Cause>,
+    ns: Ns,
+    count: u64,
+    running_ns: Ns,
+    runnable_ns: Ns,
+    blocked_ns: Ns,
+    estimated_ns: Ns,
+    culprits: Sums<Who>,
+    calls: Sums<Call>,
+    objects: Sums<ObjectId>,
+    stacks: Sums<StackId>,
+    futexes: Sums<u64>,
+    wakers: Sums<Waker>,
+    reasons: Sums<Reason>,
+    throttled: u64,
+    longest: Option<Ended>,
+}
+
+impl Sink for Tally {
+    fn segment(&mut self, segment: &Segment<'_>) {
+        let ns = segment.range.end - segment.range.start;
+        self.wall_ns += ns;
+        self.segments += 1;
+        match segment.seen {
+            Seen::Unknown { reason, .. } => self.unknown(segment, reason),
+            Seen::Cpu {
+                short,
+                before,
+                total,
+            } => self.cpu(segment, short, before, total),
+            Seen::Detour { piece } => {
+                let cause = detour_cause(piece.kind);
+                let culprit = reclaimed_cgroup(piece.kind, piece.detail);
+                self.add(cause, State::Running, ns);
+                self.culprit(cause, culprit, ns);
+                self.episode(segment, cause, culprit);
+            }
+            Seen::Runnable { cause, off, blamed } => self.runnable(segment, cause, off, blamed),
+            Seen::Throttled { off } => self.throttled(segment, off),
+            Seen::Blocked {
+                cause,
+                off,
+                owner,
+                detail,
+            } => self.blocked(segment, cause, off, owner, detail),
+            Seen::Sums { sums, cause } => self.sums(segment, sums, cause),
+        }
+    }
+
+    fn record(&mut self, record: &Record) {
+        let (voluntary, involuntary, moved) = match &record.body {
+            Body::Cycle(off) if off.state == OffState::Runnable => (0, 1, off.moved),
+            Body::Cycle(off) => (1, 0, off.moved),
+            Body::Sums(sums) if sums.state == OffState::Runnable => (0, sums.count.into(), false),
+            Body::Sums(sums) => (sums.count.into(), 0, false),
+            Body::Exit => (0, 0, false),
+        };
+        self.counts.voluntary += voluntary;
+        self.counts.involuntary += involuntary;
+        self.counts.migrations += u64::from(moved);
+        let faults = &mut self.counts.faults;
+        faults.minor = add_u32(faults.minor, record.faults.minor);
+        faults.major = add_u32(faults.major, record.faults.major);
+    }
+
+    fn lost(&mut self, records: u64) {
+        self.lost_records += records;
+    }
+
+    fn blur(&mut self, ns: Ns) {
+        self.blur_ns += ns;
+    }
+
+    fn is_full(&self) -> bool {
+        self.segments_max != 0 && self.segments >= self.segments_max
+    }
+}
+
+impl Tally {
+    /// One that stops after so many segments.
+    pub(crate) fn limited(segments_max: u64) -> Tally {
+        Tally {
+            segments_max,
+            ..Tally::default()
+        }
+    }
+
+    fn slot(&mut self, cause: Cause) -> &mut Slot {
+        let known = self.slots.iter().position(|slot| slot.cause == Some(cause));
+        let at = known.unwrap_or_else(|| {
+            self.slots.push(Slot {
+                cause: Some(cause),
+                ..Slot::default()
+            });
+            self.slots.len() - 1
+        });
+        &mut self.slots[at]
+    }
+
+    fn add(&mut self, cause: Cause, state: State, ns: Ns) {
+        self.add_many(cause, state, ns, 1);
+    }
+
+    fn add_many(&mut self, cause: Cause, state: State, ns: Ns, count: u64) {
+        if ns == 0 {
+            return;
+        }
+        let slot = self.slot(cause);
+        slot.ns += ns;
+        slot.count += count;
+        match state {
+            State::Running => slot.running_ns += ns,
+            State::Runnable => slot.runnable_ns += ns,
+            State::Blocked => slot.blocked_ns += ns,
+        }
+    }
+
+    fn culprit(&mut self, cause: Cause, who: Option<Who>, ns: Ns) {
+        if let Some(who) = who {
+            self.slot(cause).culprits.add(who, ns);
+        }
+    }
+
+    fn episode(&mut self, segment: &Segment<'_>, cause: Cause, culprit: Option<Who>) {
+        self.episodes.add(&segment.range, cause, culprit, None);
+    }
+
+    fn unknown(&mut self, segment: &Segment<'_>, reason: Reason) {
+        let ns = segment.range.end - segment.range.start;
+        self.add_unknown(ns, reason);
+        self.episodes
+            .add(&segment.range, Cause::Unknown, None, Some(reason));
+    }
+
+    fn add_unknown(&mut self, ns: Ns, reason: Reason) {
+        if ns == 0 {
+            return;
+        }
+        let slot = self.slot(Cause::Unknown);
+        slot.ns += ns;
+        slot.count += 1;
+        slot.reasons.add(reason, ns);
+    }
+
+    /// On the CPU: short detours have no position, so a clipped stretch has its even share of them,
+    /// as an estimate; a whole one has them exactly.
+    fn cpu(&mut self, segment: &Segment<'_>, short: &ShortDetours, before: Ns, total: Ns) {
+        let ns = segment.range.end - segment.range.start;
+        let from = before + (segment.range.start - segment.full.start);
+        let mut room = total;
+        let mut left = ns;
+        for (kind, sum) in [
+            (DetourKind::Compaction, short.compaction_ns),
+            (DetourKind::MemcgReclaim, short.memcg_ns),
+            (DetourKind::DirectReclaim, short.reclaim_ns),
+        ] {
+            let sum = Ns::from(sum).min(room);
+            room -= sum;
+            if sum == 0 {
+                continue;
+            }
+            let part = (spread(sum, from + ns, total) - spread(sum, from, total)).min(left);
+            let cause = detour_cause(kind);
+            left -= part;
+            self.add(cause, State::Running, part);
+            if ns < total && part > 0 {
+                self.slot(cause).estimated_ns += part;
+            }
+        }
+        self.add(Cause::Cpu, State::Running, left);
+        self.episode(segment, Cause::Cpu, None);
+    }
+
+    /// Queued: who ran instead, as far as it can be placed; the rest is said to be uncovered.
+    fn runnable(&mut self, segment: &Segment<'_>, cause: Cause, off: &OffCpu, blamed: bool) {
+        let ns = segment.range.end - segment.range.start;
+        self.add(cause, State::Runnable, ns);
+        let mut largest: Option<Culprit> = None;
+        let mut uncovered = ns;
+        if cause == Cause::RunqIdle {
+            self.culprit(cause, Some(Who::Idle), ns);
+            uncovered = 0;
+        } else if blamed {
+            let full = off
+                .blame
+                .total_ns()
+                .max(segment.full.end - segment.full.start);
+            let named = off
+                .blame
+                .named()
+                .map(|(thread, ns)| (Who::Thread(thread), ns));
+            for (who, amount) in named.chain([(Who::Rest, off.blame.rest_ns)]) {
+                let placed = least(amount, ns, full).min(uncovered);
+                uncovered -= placed;
+                self.culprit(cause, Some(who), placed);
+                if who.is_named() && placed > largest.map_or(0, |culprit| culprit.ns) {
+                    largest = Some(Culprit { who, ns: placed });
+                }
+            }
+        }
+        self.culprit(cause, Some(Who::Uncovered), uncovered);
+        self.episode(segment, cause, largest.map(|culprit| culprit.who));
+    }
+
+    fn throttled(&mut self, segment: &Segment<'_>, off: &OffCpu) {
+        let ns = segment.range.end - segment.range.start;
+        let estimated = off.throttle.is_some_and(|throttle| throttle.estimated);
+        let cgroup = off.throttle.map_or(0, |throttle| throttle.cgroup);
+        let culprit = (cgroup != 0).then_some(Who::Cgroup(cgroup));
+        self.add(Cause::Throttle, State::Runnable, ns);
+        self.culprit(Cause::Throttle, culprit, ns);
+        let slot = self.slot(Cause::Throttle);
+        slot.throttled += 1;
+        slot.estimated_ns += if estimated { ns } else { 0 };
+        self.episode(segment, Cause::Throttle, culprit);
+    }
+
+    fn blocked(
+        &mut self,
+        segment: &Segment<'_>,
+        cause: Cause,
+        off: &OffCpu,
+        owner: Option<ThreadId>,
+        detail: u64,
+    ) {
+        let ns = segment.range.end - segment.range.start;
+        self.add(cause, State::Blocked, ns);
+        let object = off.wait.object.map(|pointed| Who::Object(pointed.object));
+        let culprit = match cause {
+            Cause::LockFutex => owner.map(Who::Thread),
+            Cause::MemLimit => reclaimed_cgroup(DetourKind::MemcgReclaim, detail),
+            _ => object,
+        };
+        self.culprit(cause, culprit, ns);
+        let slot = self.slot(cause);
+        slot.evidence(&off.wait, ns);
+        if let Some(stacked) = off.stack {
+            slot.stacks.add(stacked.stack, ns);
+        }
+        slot.wakers.add(off.waker, ns);
+        let longest = slot.longest.as_ref().map_or(0, Ended::ns);
+        if ns > longest {
+            slot.longest = Some(Ended {
+                window: segment.range.clone(),
+                waker: off.waker,
+                owner,
+                address_hash: off.wait.futex.map(|word| word.address_hash),
+            });
+        }
+        self.episode(segment, cause, culprit);
+    }
+
+    /// Merged cycles: whole, they are exact; cut, only what must lie inside is claimed, and the
+    /// rest is unknown (rule 11).
+    fn sums(&mut self, segment: &Segment<'_>, sums: &record::Sums, cause: Cause) {
+        let ns = segment.range.end - segment.range.start;
+        let full = segment.full.end - segment.full.start;
+        let queued = match sums.state {
+            OffState::Runnable => Cause::RunqPreempted,
+            _ => Cause::RunqWakeup,
+        };
+        let count = if ns == full { u64::from(sums.count) } else { 1 };
+        let mut left = ns;
+        let mut largest = (0, Cause::Unknown);
+        for (cause, state, amount, who) in [
+            (Cause::Cpu, State::Running, sums.running_ns, None),
+            (
+                queued,
+                State::Runnable,
+                sums.runnable_ns,
+                Some(Who::Uncovered),
+            ),
+            (
+                Cause::RunqIdle,
+                State::Runnable,
+                sums.idle_wake_ns,
+                Some(Who::Idle),
+            ),
+            (cause, State::Blocked, sums.blocked_ns, None),
+        ] {
+            let placed = least(amount, ns, full).min(left);
+            left -= placed;
+            self.add_many(cause, state, placed, count);
+            self.culprit(cause, who, placed);
+            if state == State::Blocked && placed > 0 {
+                self.slot(cause).evidence(&sums.wait, placed);
+            }
+            largest = largest.max((placed, cause));
+        }
+        self.add_unknown(left, Reason::Merged);
+        self.blur_ns += left;
+        let reason = (left > largest.0).then_some(Reason::Merged);
+        let main = if reason.is_some() {
+            Cause::Unknown
+        } else {
+            largest.1
+        };
+        self.episodes.add(&segment.range, main, None, reason);
+    }
+
+    /// The longest wait of each cause that another thread may have ended.
+    pub(crate) fn longest(&self) -> impl Iterator<Item = (Cause, &Ended)> {
+        self.slots
+            .iter()
+            .filter_map(|slot| Some((slot.cause?, slot.longest.as_ref()?)))
+    }
+
+    /// The cause that took most, with its longest wait and its largest named culprit.
+    pub(crate) fn dominant(&self) -> Option<(Cause, Ns, Option<Ended>, Option<Culprit>)> {
+        let slot = self.slots.iter().max_by(|a, b| {
+            let order = a.ns.cmp(&b.ns);
+            order.then_with(|| b.cause.cmp(&a.cause))
+        })?;
+        let named = slot.culprits.clone().into_list().into_iter();
+        let culprit = named
+            .filter(|item| item.0.is_named())
+            .max_by_key(|item| item.1)
+            .map(|(who, ns)| Culprit { who, ns });
+        Some((slot.cause?, slot.ns, slot.longest.clone(), culprit))
+    }
+
+    /// The account, without chains.
+    pub(crate) fn finish(self) -> Account {
+        let (episodes, episodes_total) = self.episodes.finish();
+        let mut shares: Vec<Share> = self.slots.into_iter().filter_map(Slot::finish).collect();
+        shares.sort_by_key(|share| share.cause);
+        Account {
+            wall_ns: self.wall_ns,
+            shares,
+            episodes,
+            episodes_total,
+            blur_ns: self.blur_ns,
+            lost_records: self.lost_records,
+            counts: self.counts,
+        }
+    }
+}
+
+/// How much of a sum lies before a position, spread evenly.
+fn spread(sum: Ns, position: Ns, total: Ns) -> Ns {
+    let share = u128::from(sum) * u128::from(position.min(total)) / u128::from(total.max(1));
+    u64::try_from(share).unwrap_or(sum)
+}
+
+/// The cgroup that a detour was for; compaction's detail is an order.
+fn reclaimed_cgroup(kind: DetourKind, detail: u64) -> Option<Who> {
+    (kind == DetourKind::MemcgReclaim && detail != 0).then_some(Who::Cgroup(detail))
+}
+
+impl Slot {
+    /// What a wait shows.
+    fn evidence(&mut self, wait: &Waited, ns: Ns) {
+        if let Entry::Call(call) = wait.entry {
+            self.calls.add(call, ns);
+        }
+        if let Some(pointed) = wait.object {
+            self.objects.add(pointed.object, ns);
+        }
+        if let Some(word) = wait.futex {
+            self.futexes.add(word.address_hash, ns);
+        }
+    }
+
+    fn finish(self) -> Option<Share> {
+        let cause = self.cause?;
+        let culprits = self.culprits.into_list().into_iter();
+        let mut culprits: Vec<Culprit> = culprits.map(|(who, ns)| Culprit { who, ns }).collect();
+        finish_culprits(&mut culprits);
+        Some(Share {
+            ns: self.ns,
+            count: self.count,
+            running_ns: self.running_ns,
+            runnable_ns: self.runnable_ns,
+            blocked_ns: self.blocked_ns,
+            estimated_ns: self.estimated_ns,
+            culprits,
+            evidence: Evidence {
+                calls: self.calls.into_largest(EVIDENCE_MAX),
+                objects: self.objects.into_largest(EVIDENCE_MAX),
+                stacks: self.stacks.into_largest(EVIDENCE_MAX),
+                futexes: self.futexes.into_largest(EVIDENCE_MAX),
+                wakers: self.wakers.into_largest(EVIDENCE_MAX),
+                throttled: self.throttled,
+            },
+            reasons: self.reasons.into_largest(usize::MAX),
+            ..Share::empty(cause)
+        })
+    }
+}
 
 /// Adds to an item of a list of sums, which is made where it is missing.
 pub(super) fn add_largest<T: Copy + PartialEq>(list: &mut Vec<(T, Ns)>, item: T, ns: Ns) {

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A chunk: some tens of records of one thread, coded one after the other.
+//!
+//! It is the unit that is searched for, read from its start, and evicted. It knows what came before
+//! it, so that a hole between two chunks is seen as well as one inside.
+
+use crate::codec;
+use crate::codec::Context;
+use crate::codec::Last;
+use crate::event::Ns;
+use crate::record::Record;
+
+/// A chunk is full once it holds this many bytes: large enough that its own cost is small beside
+/// them, small enough that reading it from the start takes about a microsecond.
+pub(crate) const CHUNK_BYTES: usize = 1024;
+
+/// What one record may need at most: every number at its longest, every id new.
+const RECORD_BYTES_MAX: usize = 320;
+
+/// Records of one thread in order of their numbers.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    bytes: Vec<u8>,
+    /// The record before the first one; `None`: the thread's first record is here.
+    pub(crate) before: Option<Last>,
+    /// From here on it speaks.
+    pub(crate) start: Ns,
+    /// The end of its last record.
+    pub(crate) end: Ns,
+    pub(crate) records: u32,
+    pub(crate) segments: u32,
+}
+
+impl Chunk {
+    /// An empty chunk, and the context to write to it with.
+    pub(crate) fn new(before: Option<Last>) -> (Chunk, Context) {
+        let chunk = Chunk {
+            bytes: Vec::new(),
+            before,
+            start: 0,
+            end: 0,
+            records: 0,
+            segments: 0,
+        };
+        (chunk, Context::new(before.unwrap_or_default()))
+    }
+
+    /// Appends a record.
+    pub(crate) fn push(&mut self, context: &mut Context, record: &Record) {
+        self.make_room();
+        if self.records == 0 {
+            self.start = record.start();
+        }
+        codec::write(&mut self.bytes, context, record);
+        self.end = record.end;
+        self.records += 1;
+        self.segments += record.segments() as u32;
+    }
+
+    /// No more fits.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= CHUNK_BYTES
+    }
+
+    /// Gives back what was kept for growth.
+    pub(crate) fn seal(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
+    /// Memory that it takes beyond its own struct.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Its records, from the first.
+    pub(crate) fn read(&self) -> Records<'_> {
+        Records {
+            bytes: &self.bytes,
+            context: Context::new(self.before.unwrap_or_default()),
+            before: self.before,
+        }
+    }
+
+    /// Grows by doubling, but never beyond what a full chunk needs.
+    fn make_room(&mut self) {
+        let needed = self.bytes.len() + RECORD_BYTES_MAX;
+        if self.bytes.capacity() >= needed {
+            return;
+        }
+        let doubled = (self.bytes.capacity() * 2).clamp(needed, CHUNK_BYTES + RECORD_BYTES_MAX);
+        let target = doubled.max(needed);
+        self.bytes.reserve_exact(target - self.bytes.len());
+    }
+}
+
+/// Reads a chunk's records in order.
+pub(crate) struct Records<'c> {
+    bytes: &'c [u8],
+    context: Context,
+    /// What the record before the next one ended with; `None`: there was none.
+    pub(crate) before: Option<Last>,
+}
+
+impl Records<'_> {
+    /// The next record, with what the one before it ended with.
+    pub(crate) fn next_record(&mut self) -> Option<(Option<Last>, Record)> {
+        let record = codec::read(&mut self.bytes, &mut self.context)?;
+        let before = self.before.replace(self.context.last);
+        Some((before, record))
+    }
+}

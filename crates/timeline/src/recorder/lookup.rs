@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a record is completed with as it comes in: the class of its object and stack, and the
+//! thread that its futex names as the owner. Decided then, it stays true after the facts are gone.
+
+use super::Facts;
+use super::Index;
+use crate::cause::ObjectClass;
+use crate::cause::StackClass;
+use crate::cause::polls_nothing;
+use crate::event::Ns;
+use crate::event::ProcessId;
+use crate::event::StackId;
+use crate::event::ThreadId;
+use crate::event::Wait;
+use crate::record::Lookup;
+use crate::record::Owner;
+use crate::record::Pointed;
+use crate::record::Stacked;
+use crate::record::Waited;
+use crate::record::Word;
+
+/// Looks facts up while a record is made.
+pub(super) struct Completing<'r> {
+    pub(super) facts: &'r mut Facts,
+    pub(super) index: &'r Index,
+}
+
+impl Lookup for Completing<'_> {
+    fn waited(&mut self, thread: ThreadId, wait: &Wait, at: Ns) -> Waited {
+        let facts = &mut *self.facts;
+        let index = self.index;
+        Waited {
+            entry: wait.entry,
+            no_descriptors: polls_nothing(wait),
+            iowait: wait.iowait,
+            object: wait.object.map(|object| Pointed {
+                object,
+                class: facts
+                    .objects
+                    .touch(object)
+                    .map(|info| ObjectClass::from(info.kind)),
+            }),
+            futex: wait.futex.map(|futex| Word {
+                kind: futex.kind,
+                owner: index.owner(thread, futex.owner_ns_tid, at),
+                address_hash: futex.address_hash,
+            }),
+        }
+    }
+
+    fn stacked(&mut self, stack: StackId) -> Stacked {
+        let info = self.facts.stacks.touch(stack);
+        let frames = info.map(|info| &info.frames[..]).unwrap_or_default();
+        let class = (!frames.is_empty()).then(|| StackClass::of(frames));
+        Stacked { stack, class }
+    }
+}
+
+impl Index {
+    /// The owner that a futex names.
+    fn owner(&self, waiter: ThreadId, ns_tid: u32, at: Ns) -> Owner {
+        if ns_tid == 0 {
+            return Owner::None;
+        }
+        match self.living(waiter, ns_tid, at) {
+            Some(thread) => Owner::Thread(thread),
+            None => Owner::Named(ns_tid),
+        }
+    }
+
+    /// Another thread of the same process with that id in its own pid namespace, which lived at
+    /// that instant (rule 19).
+    pub(super) fn living(&self, waiter: ThreadId, ns_tid: u32, at: Ns) -> Option<ThreadId> {
+        let process = self.info(waiter)?.process;
+        let named = self.members(process).iter().copied().filter(|&thread| {
+            thread != waiter
+                && self
+                    .info(thread)
+                    .is_some_and(|info| info.ns_tid == ns_tid && info.start_ns <= at)
+                && self.ended(thread).is_none_or(|ended| ended >= at)
+        });
+        named.max_by_key(|&thread| self.info(thread).map(|info| info.start_ns))
+    }
+
+    /// The threads of a process.
+    pub(super) fn members(&self, process: ProcessId) -> &[ThreadId] {
+        self.processes.get(&process).map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Cutting one off-CPU interval into its parts: blocked, denied by a limit, queued, on the way.
+//!
+//! Pure arithmetic on one record, by rules 2, 3, 4 and 6 of docs/rules.md. The parts follow each
+//! other without a gap from switch-out to switch-in. Nothing here knows windows or other records.
+
+use std::ops::Range;
+
+use crate::account::Reason;
+use crate::cause::Cause;
+use crate::event::Ns;
+use crate::event::OffState;
+use crate::record::OffCpu;
+
+/// A part of an off-CPU interval.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Part {
+    pub(crate) range: Range<Ns>,
+    pub(crate) what: What,
+}
+
+/// What a thread did in a part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum What {
+    /// It was blocked.
+    Blocked,
+    /// A CPU limit denied the CPU.
+    Throttled,
+    /// It was runnable. `blamed`: the record's blame list speaks of this stretch.
+    Runnable {
+        /// Which `runq.*` cause.
+        cause: Cause,
+        /// By the blame list; otherwise what ran instead is not covered.
+        blamed: bool,
+    },
+    /// It is not known; the reason, and whether it is certain that it was off the CPU.
+    Unknown(Reason),
+}
+
+/// What the interval itself does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub(crate) struct Circumstances {
+    /// A waking may have been missed in it.
+    pub(crate) doubted: bool,
+    /// It had not ended when it was looked at: its end is the snapshot's.
+    pub(crate) unfinished: bool,
+}
+
+/// The most parts that an interval can have: blocked, five stretches on queues of which the limit
+/// may cut one in two, and the limit.
+const PARTS_MAX: usize = 8;
+
+/// The parts of an interval, in order.
+pub(crate) fn split(out: Ns, end: Ns, off: &OffCpu, circumstances: Circumstances) -> Vec<Part> {
+    let mut parts = Vec::with_capacity(PARTS_MAX);
+    let unknown = |reason| vec![part(out, end, What::Unknown(reason))];
+    let blocked = off.state != OffState::Runnable;
+    let (wake, left_queue) = match off.waking {
+        _ if !blocked => (out, false),
+        Some(waking) if waking > out => (waking.min(end), true),
+        // A waking before the switch-out may hide a later one that was missed.
+        _ if circumstances.doubted => return unknown(Reason::ProgramSkipped),
+        Some(_) => (out, true),
+        // Not woken: still blocked where it has not come back, else it never left the queue.
+        None if circumstances.unfinished => (end, true),
+        None => (out, false),
+    };
+    push(&mut parts, out, wake, What::Blocked);
+    if circumstances.unfinished {
+        push(&mut parts, wake, end, What::Unknown(Reason::StillQueued));
+    } else {
+        split_runnable(&mut parts, wake, end, off, left_queue);
+    }
+    parts
+}
+
+fn part(start: Ns, end: Ns, what: What) -> Part {
+    Part {
+        range: start..end,
+        what,
+    }
+}
+
+fn push(parts: &mut Vec<Part>, start: Ns, end: Ns, what: What) {
+    if start < end {
+        parts.push(part(start, end, what));
+    }
+}
+
+/// The runnable part: what the queues were, less what the limit denied.
+fn split_runnable(parts: &mut Vec<Part>, wake: Ns, end: Ns, off: &OffCpu, woken: bool) {
+    if wake >= end {
+        return;
+    }
+    let denied = denied(wake, end, off);
+    let limit = denied.range.clone();
+    let mut pending = (limit.start < limit.end).then_some(denied);
+    for queued in queues(wake, end, off, woken) {
+        let Range { start, end } = queued.range;
+        push(parts, start, end.min(limit.start), queued.what);
+        if limit.start < end {
+            parts.extend(pending.take());
+        }
+        push(parts, start.max(limit.end), end, queued.what);
+    }
+}
+
+/// Rule 6: up to where the limit let go; where only the amount is known, first. An empty range at
+/// the end where no limit denied anything.
+fn denied(wake: Ns, end: Ns, off: &OffCpu) -> Part {
+    let Some(throttle) = off.throttle else {
+        return part(end, end, What::Throttled);
+    };
+    let (start, until) = match throttle.until {
+        Some(until) => {
+            let until = until.clamp(wake, end);
+            (until.saturating_sub(throttle.ns).max(wake), until)
+        }
+        None => (wake, wake.saturating_add(throttle.ns).min(end)),
+    };
+    part(start, until, What::Throttled)
+}
+
+/// Of an interval in which a limit's amount is exact and its place is not, how much may be the
+/// limit's or the queue's: the smaller of the two (rule 6).
+pub(crate) fn blur_ns(parts: &[Part], off: &OffCpu) -> Ns {
+    if off.throttle.is_none_or(|throttle| throttle.until.is_some()) {
+        return 0;
+    }
+    let sum = |denied: bool| -> Ns {
+        parts
+            .iter()
+            .filter(|part| match part.what {
+                What::Throttled => denied,
+                What::Runnable { .. } => !denied,
+                What::Blocked | What::Unknown(_) => false,
+            })
+            .map(|part| part.range.end - part.range.start)
+            .sum()
+    };
+    sum(true).min(sum(false))
+}
+
+/// Rules 3 and 4: on the way to a queue, on earlier CPUs' queues, on the way to the last one, there.
+fn queues(wake: Ns, end: Ns, off: &OffCpu, woken: bool) -> Vec<Part> {
+    let queue = if woken {
+        Cause::RunqWakeup
+    } else {
+        Cause::RunqPreempted
+    };
+    let runnable = |cause, blamed| What::Runnable { cause, blamed };
+    let mut parts = Vec::with_capacity(4);
+    // Preempted, it was on its queue from the start; woken, only from the enqueue on.
+    let before = if woken { Cause::RunqIdle } else { queue };
+    let mut at = wake;
+    if let Some(migrated) = off.migrated {
+        let left = migrated.at.clamp(wake, end);
+        let queued = left.saturating_sub(migrated.waited_ns).max(wake);
+        push(&mut parts, wake, queued, runnable(before, false));
+        push(&mut parts, queued, left, runnable(queue, false));
+        at = left;
+    }
+    let enqueued = off.enqueued.unwrap_or(at).clamp(at, end);
+    let between = if off.migrated.is_some() {
+        Cause::RunqIdle
+    } else {
+        before
+    };
+    push(&mut parts, at, enqueued, runnable(between, false));
+    let last = if off.from_idle {
+        Cause::RunqIdle
+    } else {
+        queue
+    };
+    push(&mut parts, enqueued, end, runnable(last, true));
+    parts
+}

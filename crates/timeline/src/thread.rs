@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One thread's part of the recorder: its records in order of their numbers, in chunks; its
+//! detours; who it is; and what a snapshot saw of it since its last record.
+//!
+//! Records may come in any order and with holes. What is stored is what came; what a hole means is
+//! decided in `walk.rs`. The recorder owns the budget and asks for the oldest chunk back.
+
+use std::collections::VecDeque;
+
+use crate::chunk::Chunk;
+use crate::codec::Context;
+use crate::codec::Last;
+use crate::detours::DetourLog;
+use crate::event::Detour;
+use crate::event::Ns;
+use crate::event::OffState;
+use crate::event::ThreadInfo;
+use crate::record::Body;
+use crate::record::Detours;
+use crate::record::Record;
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Appended; this many numbers are missing before it.
+    Appended {
+        /// Missing records.
+        missing: u64,
+    },
+    /// Put where it belongs, before later ones.
+    Late,
+    /// Older than what is held.
+    Expired,
+    /// It contradicts what is held, or was held already.
+    Refused,
+}
+
+/// One thread.
+#[derive(Debug, Default)]
+pub(crate) struct Thread {
+    /// Who it is; `None`: its records came, its name did not.
+    pub(crate) info: Option<ThreadInfo>,
+    chunks: VecDeque<Chunk>,
+    /// To append to the last chunk; `None`: the next record begins a new one.
+    context: Option<Box<Context>>,
+    /// The latest record in order, held or not.
+    pub(crate) last: Option<Last>,
+    /// When it ended.
+    pub(crate) ended: Option<Ns>,
+    /// What a snapshot saw since the last record.
+    pub(crate) tail: Option<Box<Tail>>,
+    /// Its detours.
+    pub(crate) detours: DetourLog,
+    /// Records up to here were dropped; 0: none were.
+    pub(crate) floor: Ns,
+    heap_bytes: usize,
+    /// It is in the recorder's queue of oldest chunks.
+    pub(crate) queued: bool,
+}
+
+/// What a snapshot saw.
+#[derive(Clone, Debug)]
+pub(crate) struct Tail {
+    /// As a record that ends with the snapshot.
+    pub(crate) record: Record,
+    /// Detours that were open, on a CPU or off it.
+    pub(crate) open: Detours,
+}
+
+/// How many records and segments a thread holds; differences where they are subtracted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) records: u64,
+    pub(crate) segments: u64,
+}
+
+impl Thread {
+    /// Memory that it takes, its own struct included.
+    pub(crate) fn bytes(&self) -> usize {
+        let context = self.context.as_ref().map_or(0, |_| size_of::<Context>());
+        let tail = self.tail.as_ref().map_or(0, |_| size_of::<Tail>());
+        size_of::<Thread>()
+            + self.heap_bytes
+            + self.chunks.capacity() * size_of::<Chunk>()
+            + self.detours.heap_bytes()
+            + self.info.as_ref().map_or(0, |info| info.comm.len())
+            + context
+            + tail
+    }
+
+    /// Takes a record in.
+    pub(crate) fn push(&mut self, record: &Record) -> Taken {
+        let Some(last) = self.last else {
+            self.append(record);
+            return Taken::Appended { missing: 0 };
+        };
+        if record.seq <= last.seq {
+            return self.insert(record);
+        }
+        if record.start() < last.end || self.ended.is_some() {
+            return Taken::Refused;
+        }
+        self.append(record);
+        Taken::Appended {
+            missing: record.seq - last.seq - 1,
+        }
+    }
+
+    /// Appends a record that is the latest in order.
+    fn append(&mut self, record: &Record) {
+        let from = self.last.map_or(record.start(), |last| last.end);
+        self.detours.note(record, from);
+        if self.chunks.back().is_none_or(Chunk::is_full) {
+            self.context = None;
+        }
+        if self.context.is_none() {
+            self.seal_last();
+            let (chunk, context) = Chunk::new(self.last);
+            self.chunks.push_back(chunk);
+            self.context = Some(Box::new(context));
+        }
+        if let (Some(chunk), Some(context)) = (self.chunks.back_mut(), self.context.as_mut()) {
+            self.heap_bytes -= chunk.heap_bytes();
+            chunk.push(context, record);
+            self.heap_bytes += chunk.heap_bytes();
+            self.last = Some(context.last);
+        }
+        if record.is_exit() {
+            self.ended = Some(record.end);
+            self.context = None;
+            self.seal_last();
+        }
+        if self
+            .tail
+            .as_ref()
+            .is_some_and(|tail| tail.record.seq < record.seq)
+        {
+            self.tail = None;
+        }
+    }
+
+    fn seal_last(&mut self) {
+        if let Some(chunk) = self.chunks.back_mut() {
+            self.heap_bytes -= chunk.heap_bytes();
+            chunk.seal();
+            self.heap_bytes += chunk.heap_bytes();
+        }
+    }
+
+    /// Puts a late record into the chunk that it belongs to, which is written anew.
+    fn insert(&mut self, record: &Record) -> Taken {
+        let later = self
+            .chunks
+            .partition_point(|chunk| chunk.before.is_none_or(|before| before.seq < record.seq));
+        let Some(place) = later.checked_sub(1) else {
+            return Taken::Expired;
+        };
+        let before = self.chunks[place].before;
+        let next_chunk = self.chunks.get(place + 1).map(|chunk| chunk.start);
+        let mut records = Vec::new();
+        let mut reader = self.chunks[place].read();
+        while let Some((_, held)) = reader.next_record() {
+            records.push(held);
+        }
+        let at = records.partition_point(|held| held.seq < record.seq);
+        let previous_end = match at.checked_sub(1) {
+            Some(previous) => records[previous].end,
+            None => before.map_or(0, |before| before.end),
+        };
+        let next = records.get(at);
+        let next_start = next.map(Record::start).or(next_chunk).unwrap_or(Ns::MAX);
+        let known = next.is_some_and(|held| held.seq == record.seq);
+        if known || record.start() < previous_end || record.end > next_start || record.is_exit() {
+            return Taken::Refused;
+        }
+        records.insert(at, record.clone());
+        self.rewrite(place, before, &records);
+        Taken::Late
+    }
+
+    /// Writes a chunk anew, as several where it became too large.
+    fn rewrite(&mut self, place: usize, before: Option<Last>, records: &[Record]) {
+        let is_last = place + 1 == self.chunks.len();
+        if let Some(old) = self.chunks.remove(place) {
+            self.heap_bytes -= old.heap_bytes();
+        }
+        let mut place = place;
+        let (mut chunk, mut context) = Chunk::new(before);
+        for record in records {
+            if chunk.is_full() {
+                let (next, next_context) = Chunk::new(Some(context.last));
+                let full = std::mem::replace(&mut chunk, next);
+                context = next_context;
+                self.put(place, full);
+                place += 1;
+            }
+            chunk.push(&mut context, record);
+        }
+        self.put(place, chunk);
+        if is_last {
+            self.context = self.ended.is_none().then(|| Box::new(context));
+        }
+    }
+
+    /// Puts a finished chunk into the list.
+    fn put(&mut self, place: usize, mut chunk: Chunk) {
+        chunk.seal();
+        self.heap_bytes += chunk.heap_bytes();
+        self.chunks.insert(place, chunk);
+    }
+
+    /// Takes a detour in; false: it contradicts itself.
+    pub(crate) fn push_detour(&mut self, detour: &Detour) -> bool {
+        if detour.begin >= detour.end || detour.seq == 0 {
+            return false;
+        }
+        let known_before = self.last.map_or(detour.begin, |last| last.end);
+        self.detours.push(detour, known_before);
+        true
+    }
+
+    /// Takes a snapshot in; an older one than what is known adds nothing.
+    pub(crate) fn push_tail(&mut self, tail: Tail) {
+        let old = self.last.is_some_and(|last| tail.record.seq < last.seq)
+            || self.ended.is_some()
+            || self.tail.as_ref().is_some_and(|held| {
+                (held.record.seq, held.record.end) > (tail.record.seq, tail.record.end)
+            });
+        if !old {
+            self.tail = Some(Box::new(tail));
+        }
+    }
+
+    /// When its oldest chunk ends.
+    pub(crate) fn oldest_end(&self) -> Option<Ns> {
+        self.chunks.front().map(|chunk| chunk.end)
+    }
+
+    /// Drops its oldest chunk.
+    pub(crate) fn evict(&mut self) -> Held {
+        let Some(chunk) = self.chunks.pop_front() else {
+            return Held::default();
+        };
+        self.heap_bytes -= chunk.heap_bytes();
+        self.floor = self.floor.max(chunk.end);
+        self.detours.forget_before(self.floor);
+        if self.chunks.is_empty() {
+            self.context = None;
+        }
+        if self.chunks.capacity() > 4 * self.chunks.len() {
+            self.chunks.shrink_to(2 * self.chunks.len());
+        }
+        Held {
+            records: chunk.records.into(),
+            segments: chunk.segments.into(),
+        }
+    }
+
+    /// Everything that it holds.
+    pub(crate) fn held(&self) -> Held {
+        self.chunks.iter().fold(Held::default(), |sum, chunk| Held {
+            records: sum.records + u64::from(chunk.records),
+            segments: sum.segments + u64::from(chunk.segments),
+        })
+    }
+
+    /// The place of the first chunk that speaks of time after `at`.
+    pub(crate) fn chunk_after(&self, at: Ns) -> usize {
+        self.chunks.partition_point(|chunk| chunk.end <= at)
+    }
+
+    /// The chunk at a place.
+    pub(crate) fn chunk(&self, place: usize) -> Option<&Chunk> {
+        self.chunks.get(place)
+    }
+
+    /// How far its account is final.
+    pub(crate) fn proved_until(&self) -> Ns {
+        if self.ended.is_some() {
+            return Ns::MAX;
+        }
+        let recorded = self.last.map_or(0, |last| last.end);
+        let open_since = self.detours.open_since().unwrap_or(Ns::MAX);
+        recorded.max(self.confirmed_until(recorded)).min(open_since)
+    }
+
+    /// How far a snapshot that follows the last record proves more than that.
+    fn confirmed_until(&self, recorded: Ns) -> Ns {
+        let Some(tail) = &self.tail else {
+            return 0;
+        };
+        let record = &tail.record;
+        let follows = match self.last {
+            Some(last) => record.seq == last.seq && record.prev_in == Some(recorded),
+            None => true,
+        };
+        if !follows || record.detour_seq > self.detours.last_seq() {
+            return 0;
+        }
+        match &record.body {
+            Body::Cycle(off) if off.state == OffState::Runnable => record.out,
+            Body::Cycle(off) => off
+                .waking
+                .map_or(record.end, |waking| waking.max(record.out)),
+            Body::Sums(_) | Body::Exit if tail.open.is_empty() => record.end,
+            Body::Sums(_) | Body::Exit => record.start(),
+        }
+    }
+
+    /// The latest instant that anything is known of.
+    pub(crate) fn latest(&self) -> Ns {
+        let last = self.last.map_or(0, |last| last.end);
+        let tail = self.tail.as_ref().map_or(0, |tail| tail.record.end);
+        let born = self.info.as_ref().map_or(0, |info| info.start_ns);
+        last.max(tail).max(born)
+    }
+}

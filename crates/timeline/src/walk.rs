@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Walking a window of a thread: from the stored records to segments that follow each other without
+//! a gap from the window's start to its end.
+//!
+//! Here it is decided what is *not known*, and why: holes in the numbers, switches without a record,
+//! time after the last record that nothing confirms, doubts (rules 5 and 9). What is known gets its
+//! cause from `split.rs` and `cause.rs`. Who sums the segments up is a [`Sink`].
+
+use std::ops::Range;
+
+use crate::account::Reason;
+use crate::cause::Blocked;
+use crate::cause::Cause;
+use crate::cause::StackClass;
+use crate::cause::blocked_cause;
+use crate::cause::detour_cause;
+use crate::codec::Last;
+use crate::detours::Piece;
+use crate::detours::Plain;
+use crate::event::Ns;
+use crate::event::ShortDetours;
+use crate::event::StackId;
+use crate::event::ThreadId;
+use crate::record::Body;
+use crate::record::OffCpu;
+use crate::record::Owner;
+use crate::record::Record;
+use crate::record::Sums;
+use crate::record::Waited;
+use crate::recorder::Recorder;
+use crate::split::Circumstances;
+use crate::split::Part;
+use crate::split::What;
+use crate::split::blur_ns;
+use crate::split::split;
+use crate::thread::Tail;
+use crate::thread::Thread;
+
+/// A part of a window.
+#[derive(Debug)]
+pub(crate) struct Segment<'r> {
+    /// Clipped to the window.
+    pub(crate) range: Range<Ns>,
+    /// As it was, before it was clipped.
+    pub(crate) full: Range<Ns>,
+    pub(crate) seen: Seen<'r>,
+}
+
+/// What a thread did in a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Seen<'r> {
+    /// It is not known.
+    Unknown { reason: Reason, place: Place },
+    /// On the CPU, in no known detour. `before` and `total`: how much of this stretch on the CPU
+    /// lies before the segment, and how much there is; short detours are spread over it.
+    Cpu {
+        short: &'r ShortDetours,
+        before: Ns,
+        total: Ns,
+    },
+    /// On the CPU, in a detour.
+    Detour { piece: &'r Piece },
+    /// Runnable.
+    Runnable {
+        cause: Cause,
+        off: &'r OffCpu,
+        blamed: bool,
+    },
+    /// Denied the CPU by a limit.
+    Throttled { off: &'r OffCpu },
+    /// Blocked. `owner`: who held the lock, where it is one.
+    Blocked {
+        cause: Cause,
+        off: &'r OffCpu,
+        owner: Option<ThreadId>,
+        detail: u64,
+    },
+    /// Merged cycles; the cause is of their blocked part.
+    Sums { sums: &'r Sums, cause: Cause },
+}
+
+/// Whether a thread was on a CPU where its cause is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It was.
+    OnCpu,
+    /// It was not, or it did not exist.
+    OffCpu,
+    /// Neither is proved.
+    Unclear,
+}
+
+/// Takes the segments of a window, in order.
+pub(crate) trait Sink {
+    /// The next segment.
+    fn segment(&mut self, segment: &Segment<'_>);
+    /// A record that left the CPU within the window; it comes before its segments.
+    fn record(&mut self, _record: &Record) {}
+    /// Records proved to be missing in a hole that touches the window.
+    fn lost(&mut self, _records: u64) {}
+    /// How much time of the wait that follows may be a limit's or a queue's.
+    fn blur(&mut self, _ns: Ns) {}
+    /// Enough: what is left of the window is not wanted.
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
+impl Recorder {
+    /// Walks a window of a thread.
+    pub(crate) fn walk(&self, id: ThreadId, window: Range<Ns>, sink: &mut impl Sink) {
+        if window.start >= window.end {
+            return;
+        }
+        let Some(thread) = self.held(id) else {
+            sink.segment(&Segment {
+                range: window.clone(),
+                full: window,
+                seen: Seen::Unknown {
+                    reason: Reason::NoSuchThread,
+                    place: Place::Unclear,
+                },
+            });
+            return;
+        };
+        let mut walker = Walker {
+            recorder: self,
+            id,
+            thread,
+            at: window.start,
+            window,
+            sink,
+        };
+        walker.run();
+    }
+}
+
+/// A walk under way.
+struct Walker<'r, 's, S> {
+    recorder: &'r Recorder,
+    id: ThreadId,
+    thread: &'r Thread,
+    window: Range<Ns>,
+    /// Everything before has been given to the sink.
+    at: Ns,
+    sink: &'s mut S,
+}
+
+impl<S: Sink> Walker<'_, '_, S> {
+    fn run(&mut self) {
+        let born = self.thread.info.as_ref().map_or(0, |info| info.start_ns);
+        self.unknown_until(born, Reason::NotBorn, Place::OffCpu);
+        self.unknown_until(self.thread.floor, Reason::Expired, Place::Unclear);
+        let mut place = self.thread.chunk_after(self.at);
+        while let Some(chunk) = self.thread.chunk(place) {
+            let mut records = chunk.read();
+            while let Some((before, record)) = records.next_record() {
+                if record.end <= self.at {
+                    continue;
+                }
+                self.record(before, &record);
+                if self.is_done() {
+                    return;
+                }
+            }
+            place += 1;
+        }
+        self.tail();
+    }
+
+    fn is_done(&self) -> bool {
+        self.at >= self.window.end || self.sink.is_full()
+    }
+
+    /// A stored record: what lies before it, then itself.
+    fn record(&mut self, before: Option<Last>, record: &Record) {
+        if self.at < record.start() {
+            self.hole(before, record);
+        }
+        if self.is_done() {
+            return;
+        }
+        if self.window.contains(&record.out) && self.at <= record.out {
+            self.sink.record(record);
+        }
+        match &record.body {
+            Body::Cycle(off) => {
+                self.running(record, None);
+                self.off_cpu(record, off, false);
+            }
+            Body::Sums(sums) => {
+                let blocked =
+                    self.recorder
+                        .classified(sums.wait.blocked(sums.state), sums.wait, None);
+                let cause = blocked_cause(&blocked);
+                let full = record.start()..record.end;
+                self.emit(full, Seen::Sums { sums, cause });
+            }
+            Body::Exit => self.running(record, None),
+        }
+    }
+
+    /// What lies between two records that do not meet.
+    fn hole(&mut self, before: Option<Last>, record: &Record) {
+        let reason = match before {
+            None => Reason::NotObserved,
+            Some(before) => {
+                let missing = record.seq.saturating_sub(before.seq).saturating_sub(1);
+                self.sink.lost(missing);
+                if missing > 0 {
+                    Reason::Lost
+                } else {
+                    Reason::NotWatched
+                }
+            }
+        };
+        self.unknown_until(record.start(), reason, Place::Unclear);
+    }
+
+    /// The part of a record in which it was on the CPU. `open`: detours open in a tail.
+    fn running(&mut self, record: &Record, open: Option<&Tail>) {
+        let Some(start) = record.prev_in else {
+            return;
+        };
+        let full = start..record.out;
+        if self.at >= full.end || self.window.end <= full.start {
+            return;
+        }
+        let short = &record.short;
+        let total = full.end - full.start;
+        if let Some(reason) = open.and_then(|tail| self.open_reason(tail)) {
+            let place = Place::OnCpu;
+            self.emit(full, Seen::Unknown { reason, place });
+        } else if self.thread.detours.is_clear() {
+            let before = 0;
+            self.emit(
+                full,
+                Seen::Cpu {
+                    short,
+                    before,
+                    total,
+                },
+            );
+        } else {
+            self.running_with_detours(full, short);
+        }
+    }
+
+    /// Why running time that only a snapshot shows has no cause yet, if it has none.
+    fn open_reason(&self, tail: &Tail) -> Option<Reason> {
+        if tail.record.detour_seq > self.thread.detours.last_seq() {
+            return Some(self.missing_reason(tail));
+        }
+        (!tail.open.is_empty()).then_some(Reason::DetourOpen)
+    }
+
+    /// Records before a snapshot are missing: lost only once the horizon has passed it.
+    fn missing_reason(&self, tail: &Tail) -> Reason {
+        if self.recorder.horizon() >= tail.record.end {
+            Reason::Lost
+        } else {
+            Reason::NotConfirmed
+        }
+    }
+
+    /// Running time cut by known detours, and by what is known to be missing of them.
+    fn running_with_detours(&mut self, full: Range<Ns>, short: &ShortDetours) {
+        let thread = self.thread;
+        let detours = &thread.detours;
+        let mut total = 0;
+        detours.walk(full.clone(), |part, what| {
+            total += if what.is_err() {
+                part.end - part.start
+            } else {
+                0
+            };
+        });
+        let mut before = 0;
+        detours.walk(full, |part, what| {
+            let length = part.end - part.start;
+            let place = Place::OnCpu;
+            let unknown = |reason| Seen::Unknown { reason, place };
+            let seen = match what {
+                Ok(piece) => Seen::Detour { piece },
+                Err(Plain::Proved) => Seen::Cpu {
+                    short,
+                    before,
+                    total,
+                },
+                Err(Plain::Lost) => unknown(Reason::Lost),
+                Err(Plain::Open) => unknown(Reason::DetourOpen),
+                Err(Plain::Expired) => unknown(Reason::Expired),
+            };
+            before += if what.is_err() { length } else { 0 };
+            self.emit(part, seen);
+        });
+    }
+
+    /// The part of a record in which it was off the CPU.
+    fn off_cpu(&mut self, record: &Record, off: &OffCpu, unfinished: bool) {
+        if self.at >= record.end || self.window.end <= record.out {
+            return;
+        }
+        let circumstances = Circumstances {
+            doubted: self
+                .recorder
+                .doubts()
+                .wakings
+                .touch(&(record.out..record.end)),
+            unfinished,
+        };
+        let parts = split(record.out, record.end, off, circumstances);
+        self.blur(&parts, off);
+        for part in parts {
+            if part.range.end <= self.at {
+                continue;
+            }
+            let seen = match part.what {
+                What::Blocked => self.blocked(record.out, off),
+                What::Throttled => Seen::Throttled { off },
+                What::Runnable { cause, blamed } => Seen::Runnable { cause, off, blamed },
+                What::Unknown(reason) => Seen::Unknown {
+                    reason,
+                    place: Place::OffCpu,
+                },
+            };
+            self.emit(part.range, seen);
+            if self.is_done() {
+                return;
+            }
+        }
+    }
+
+    /// How much of the window's part of a wait may be a limit's or a queue's.
+    fn blur(&mut self, parts: &[Part], off: &OffCpu) {
+        let blur_ns = blur_ns(parts, off);
+        if blur_ns == 0 {
+            return;
+        }
+        let runnable = parts.iter().filter(|part| part.what != What::Blocked);
+        let inside = runnable.map(|part| {
+            let start = part.range.start.max(self.at);
+            part.range.end.min(self.window.end).saturating_sub(start)
+        });
+        let blur_ns = blur_ns.min(inside.sum());
+        self.sink.blur(blur_ns);
+    }
+
+    /// The cause of a blocked part, with who held the lock and what the detour was for.
+    fn blocked<'o>(&self, out: Ns, off: &'o OffCpu) -> Seen<'o> {
+        let open = self.thread.detours.at(out);
+        let owner = self.recorder.owner(self.id, &off.wait, out);
+        let mut blocked = self.recorder.classified(off.blocked(), off.wait, Some(off));
+        blocked.owner_lives = owner.is_some();
+        blocked.detour = blocked.detour.or(open.map(|piece| piece.kind));
+        let cause = blocked_cause(&blocked);
+        let in_detour = blocked
+            .detour
+            .is_some_and(|kind| detour_cause(kind) == cause);
+        Seen::Blocked {
+            cause,
+            off,
+            owner: owner.filter(|_| cause == Cause::LockFutex),
+            detail: open.filter(|_| in_detour).map_or(0, |piece| piece.detail),
+        }
+    }
+
+    /// What lies after the last record: what a snapshot confirms, and then nothing.
+    fn tail(&mut self) {
+        if self.is_done() {
+            return;
+        }
+        if self.thread.ended.is_some() {
+            self.unknown_until(Ns::MAX, Reason::Ended, Place::OffCpu);
+            return;
+        }
+        let thread = self.thread;
+        if let Some(tail) = &thread.tail {
+            self.confirmed(tail);
+        }
+        let observed = self.thread.last.is_some() || self.thread.tail.is_some();
+        let reason = if observed {
+            Reason::NotConfirmed
+        } else {
+            Reason::NotObserved
+        };
+        self.unknown_until(Ns::MAX, reason, Place::Unclear);
+    }
+
+    /// What a snapshot saw; where it does not fit the last record, some are missing between.
+    fn confirmed(&mut self, tail: &Tail) {
+        let record = &tail.record;
+        if self.at < record.start() {
+            let reason = match self.thread.last {
+                None => Reason::NotObserved,
+                Some(last) if record.seq > last.seq => {
+                    self.sink.lost(record.seq - last.seq);
+                    self.missing_reason(tail)
+                }
+                Some(_) => Reason::NotWatched,
+            };
+            self.unknown_until(record.start(), reason, Place::Unclear);
+        }
+        if self.is_done() {
+            return;
+        }
+        self.running(record, Some(tail));
+        if let Body::Cycle(off) = &record.body {
+            self.off_cpu(record, off, true);
+        }
+    }
+
+    /// Unknown from where the walk is.
+    fn unknown_until(&mut self, end: Ns, reason: Reason, place: Place) {
+        self.emit(self.at..end, Seen::Unknown { reason, place });
+    }
+
+    /// Gives a segment to the sink, clipped to the window, less what is in doubt.
+    fn emit(&mut self, full: Range<Ns>, seen: Seen<'_>) {
+        let end = full.end.min(self.window.end);
+        let doubts = self.recorder.doubts();
+        while self.at < end {
+            let rest = self.at..end;
+            let (clear_until, doubt) = match doubts.cut_nothing() {
+                true => (end, None),
+                false => self.first_doubt(&rest),
+            };
+            self.give(clear_until, &full, seen);
+            if let Some((doubted, reason)) = doubt {
+                let place = Place::Unclear;
+                self.give(doubted.end, &doubted, Seen::Unknown { reason, place });
+            }
+        }
+    }
+
+    /// The first part of a range that nothing in it is proved of.
+    fn first_doubt(&self, rest: &Range<Ns>) -> (Ns, Option<(Range<Ns>, Reason)>) {
+        let doubts = self.recorder.doubts();
+        let switches = doubts.switches.first_in(rest);
+        let suspends = doubts.suspends.first_in(rest);
+        let first = [
+            switches.map(|part| (part, Reason::ProgramSkipped)),
+            suspends.map(|part| (part, Reason::Suspended)),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|doubt| doubt.0.start);
+        (
+            first.as_ref().map_or(rest.end, |doubt| doubt.0.start),
+            first,
+        )
+    }
+
+    fn give(&mut self, end: Ns, full: &Range<Ns>, seen: Seen<'_>) {
+        if self.at < end {
+            let range = self.at..end;
+            self.at = end;
+            self.sink.segment(&Segment {
+                range,
+                full: full.clone(),
+                seen,
+            });
+        }
+    }
+}
+
+impl Recorder {
+    /// Fills in what was not known yet as the record came.
+    fn classified(&self, mut blocked: Blocked, wait: Waited, off: Option<&OffCpu>) -> Blocked {
+        if let (None, Some(pointed)) = (blocked.object, wait.object) {
+            blocked.object = self.object_class(pointed.object);
+        }
+        if let (None, Some(stacked)) = (blocked.stack, off.and_then(|off| off.stack)) {
+            blocked.stack = self.stack_class(stacked.stack);
+        }
+        blocked
+    }
+
+    /// The living owner of a lock, at an instant.
+    fn owner(&self, waiter: ThreadId, wait: &Waited, at: Ns) -> Option<ThreadId> {
+        match wait.futex?.owner {
+            Owner::None => None,
+            Owner::Thread(thread) => Some(thread),
+            Owner::Named(ns_tid) => self.living(waiter, ns_tid, at),
+        }
+    }
+
+    /// The class of a stack that is known.
+    fn stack_class(&self, stack: StackId) -> Option<StackClass> {
+        self.stack(stack)
+            .filter(|info| !info.frames.is_empty())
+            .map(|info| StackClass::of(&info.frames))
+    }
+}
