@@ -210,7 +210,7 @@ impl Explainer {
                 && let Some(subject) = Subject::of(&spans, key, &mut self.kinds)
                 && let Some(facts) = subject.join_facts()
             {
-                self.joiner.observe(&facts, &Unseen);
+                self.joiner.observe(&facts, &*recorder);
             }
         }
         for &key in due {
@@ -232,7 +232,7 @@ impl Explainer {
             cgroups: &shared.cgroups,
         };
         let answer = match subject.join_facts() {
-            Some(of_join) => answer(&facts, &self.joiner.join(&of_join, &Unseen), &names),
+            Some(of_join) => answer(&facts, &self.joiner.join(&of_join, recorder), &names),
             None => answer(&facts, &subject.unjoined(), &names),
         };
         // The identities are checked on what goes out, not only in tests (invariant 3).
@@ -264,29 +264,4 @@ impl Explainer {
 /// When a span can be answered: at its end, or at once where it has no place on the clock.
 fn end_of(entry: &super::spans::Entry) -> Ns {
     entry.place.window.instants().map_or(0, |window| window.end)
-}
-
-/// STAND-IN until the recorder answers these.
-struct Unseen;
-impl lacuna_timeline::join::Presence for Unseen {
-    fn threads(
-        &self,
-        _: lacuna_timeline::event::ProcessId,
-        _: Ns,
-        _: Ns,
-        _: &mut dyn FnMut(&lacuna_timeline::join::ThreadFacts<'_>),
-    ) -> bool {
-        false
-    }
-    fn on_cpu(&self, _: lacuna_timeline::ThreadId, _: Ns, _: Ns) -> lacuna_timeline::join::OnCpu {
-        lacuna_timeline::join::OnCpu::Maybe
-    }
-    fn running(
-        &self,
-        _: lacuna_timeline::ThreadId,
-        _: Ns,
-        _: Ns,
-    ) -> lacuna_timeline::join::Running {
-        lacuna_timeline::join::Running::default()
-    }
 }

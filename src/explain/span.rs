@@ -254,7 +254,7 @@ fn join(facts: &Facts<'_>, joined: &Joined, names: &Names<'_>) -> Join {
 fn process_view(process: ProcessId, window: SpanWindow, names: &Names<'_>) -> ProcessView {
     let mut total = Account::default();
     let mut alive = 0;
-    for thread in names.recorder.threads_of(process) {
+    for &thread in names.recorder.threads_of(process) {
         let born = names
             .recorder
             .thread(thread)
