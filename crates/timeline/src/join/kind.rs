@@ -56,6 +56,8 @@ struct Served {
     seen: u64,
     /// Times it was the only one.
     sole: u64,
+    /// Times it was one of two.
+    pair: u64,
     /// Times it was the only thread on a CPU at the start, and at the end.
     lone: u64,
     /// Times it was a candidate at a trial offset.
@@ -69,8 +71,11 @@ struct Counts {
     from: Option<Ns>,
     /// Spans with complete records.
     spans: u64,
-    /// Of those, without a candidate.
+    /// Of those, without a candidate, and with exactly one.
     none: u64,
+    sole: u64,
+    /// Of those with one, where that is a thread that is not busy.
+    sole_idle: u64,
     /// Of those, learned from in full.
     learned: u64,
     /// Of the learned, proved to have started and ended on one thread.
@@ -83,6 +88,16 @@ struct Counts {
     /// Claims that could be checked, and of those the contradicted.
     claims: u64,
     false_claims: u64,
+}
+
+impl Served {
+    fn add(&mut self, other: &Served) {
+        self.seen += other.seen;
+        self.sole += other.sole;
+        self.pair += other.pair;
+        self.lone += other.lone;
+        self.chance += other.chance;
+    }
 }
 
 impl Counts {
@@ -111,6 +126,8 @@ pub(super) struct Kind {
     verdict: Verdict,
     /// Spans observed over its whole life, complete or not.
     observed: u64,
+    /// Threads that were the sole candidate of some span.
+    peers: u64,
 }
 
 impl Default for Kind {
@@ -123,6 +140,7 @@ impl Default for Kind {
             counts: Halves::default(),
             verdict,
             observed: 0,
+            peers: 0,
         }
     }
 }
@@ -139,8 +157,9 @@ impl Kind {
         self.verdict
     }
 
-    /// Notes which threads were candidates of a span with complete records.
-    pub(super) fn note_span(&mut self, found: &Found, start: Ns, learned: bool) {
+    /// Notes which threads were candidates of a span with complete records; `idle`: one of them is
+    /// not busy.
+    pub(super) fn note_span(&mut self, found: &Found, start: Ns, idle: bool, learned: bool) {
         if self.counts.current.spans >= HALF_SPANS {
             self.counts.roll();
         }
@@ -150,12 +169,15 @@ impl Kind {
         counts.none += u64::from(found.list.is_empty());
         counts.learned += u64::from(learned);
         let sole = found.list.len() == 1;
+        counts.sole += u64::from(sole);
+        counts.sole_idle += u64::from(sole && idle);
         let lone = learned && sole && found.lone_ends;
         counts.lone += u64::from(lone);
         for candidate in &found.list {
             let served = counts.server(Server::of(candidate, start));
             served.seen += 1;
             served.sole += u64::from(sole);
+            served.pair += u64::from(found.list.len() == 2);
             served.lone += u64::from(lone);
         }
     }
@@ -208,6 +230,12 @@ impl Kind {
     pub(super) fn renew(&mut self, lacks_candidate: bool, busy: &dyn Fn(ThreadId) -> bool) {
         if lacks_candidate || self.observed.is_multiple_of(RENEW_SPANS) {
             self.verdict = self.judge(busy);
+            let peers = self
+                .servers()
+                .values()
+                .filter(|served| served.sole > 0)
+                .count();
+            self.peers = peers as u64;
         }
     }
 
@@ -234,15 +262,16 @@ impl Kind {
     }
 
     /// Probability of a wrong thread: share of spans that moved, by the share without a candidate
-    /// and by how likely a moved one would have had none.
+    /// and by how likely a moved one would have had none. How likely that is, is the share of
+    /// trials without one, but no more than the share of spans without any chance candidate beside
+    /// the true one (trials may fall into quieter times); or the share where each end had only one
+    /// thread on a CPU, which decides without chance.
     fn wrong(&self, spans: u64, none: u64) -> f64 {
         let chance = self.chance().value();
-        let lone = Share {
-            hits: self.counts.sum(|c| c.lone),
-            of: self.counts.sum(|c| c.learned),
-        };
-        let lone = lone.hits as f64 / (lone.of.max(1)) as f64;
-        let visible = (1.0 - chance).max(lone);
+        let share = |hits: u64, of: u64| hits as f64 / of.max(1) as f64;
+        let lone = share(self.counts.sum(|c| c.lone), self.counts.sum(|c| c.learned));
+        let clear = share(self.counts.sum(|c| c.sole_idle), spans);
+        let visible = (1.0 - chance).min(clear).max(lone);
         let looked_at = spans as f64 * visible;
         if none == 0 {
             return unseen(looked_at);
@@ -285,11 +314,7 @@ impl Kind {
         let [older, newer] = self.counts.each();
         let mut all = older.servers.clone();
         for (server, served) in &newer.servers {
-            let sum = all.entry(*server).or_default();
-            sum.seen += served.seen;
-            sum.sole += served.sole;
-            sum.lone += served.lone;
-            sum.chance += served.chance;
+            all.entry(*server).or_default().add(served);
         }
         all
     }
@@ -298,10 +323,7 @@ impl Kind {
         let mut sum = Served::default();
         for half in self.counts.each() {
             if let Some(served) = half.servers.get(&server) {
-                sum.seen += served.seen;
-                sum.sole += served.sole;
-                sum.lone += served.lone;
-                sum.chance += served.chance;
+                sum.add(served);
             }
         }
         sum
@@ -314,28 +336,34 @@ impl Kind {
     pub(super) fn odds(&self, candidate: &Candidate, start: Ns) -> (f64, f64) {
         let served = self.served(Server::of(candidate, start));
         let spans = self.counts.sum(|c| c.spans) as f64;
-        let overall = self.chance();
-        let trials = overall.of as f64;
+        let trials = self.chance().of as f64;
         let spread = 2.0 * (served.chance as f64 + 1.0).sqrt();
         let chance_most = (served.chance as f64 + spread + 1.0) / (trials + 1.0);
         let chance_least = (served.chance as f64 - spread).max(0.1) / (trials + 1.0);
-        let others = (overall.value() - served.chance as f64 / (trials + 1.0)).clamp(0.0, 0.95);
+        let rest = spans - served.sole as f64;
+        let alone = self.counts.sum(|c| c.sole) as f64 - served.sole as f64 + served.pair as f64;
+        let visible = (alone / rest.max(1.0)).clamp(0.01, 1.0);
         let low = served.sole as f64 / (spans + 1.0) / chance_most;
-        let serves = if served.sole > 0 {
-            ((served.sole + 1) as f64 / (spans + 1.0) / (1.0 - others)).min(1.0)
-        } else if candidate.born < self.from() {
-            unseen((spans - served.seen as f64 * others).max(0.0))
+        let mut high = if served.sole > 0 {
+            ((served.sole + 1) as f64 / (spans + 1.0) / visible).min(1.0) / chance_least
         } else {
-            PRIOR
+            // Each span that it serves makes it the sole candidate where no other thread happens
+            // to be one: as often as just one thread is left when this one is not counted.
+            let looks = match served.seen {
+                _ if candidate.born >= self.from() => 0.0,
+                0 => spans,
+                _ => spans * visible,
+            };
+            let peer = 1.0 / (self.peers as f64 + 1.0);
+            let like_peers = peer * (-peer * looks).exp() / chance_least;
+            let by_rate = unseen(looks) / chance_least;
+            by_rate
+                .min(unseen(served.seen as f64 * visible))
+                .max(like_peers)
         };
         // Being a maybe is no evidence against a thread, as being there by chance is.
-        let mut high = if candidate.sure {
-            serves / chance_least
-        } else {
-            serves
-        };
-        if served.sole == 0 {
-            high = high.min(unseen(served.seen as f64 * (1.0 - others)));
+        if !candidate.sure {
+            high *= chance_least;
         }
         (low, high.max(low))
     }

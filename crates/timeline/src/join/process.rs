@@ -56,6 +56,8 @@ pub(super) struct Process {
     /// The tick of its clock: the least that any of its spans showed.
     grain_ns: Ns,
     pub(super) observed: u64,
+    /// Start of its earliest span.
+    first: Ns,
     /// It was seen with more than one thread.
     pub(super) threaded: bool,
 }
@@ -72,6 +74,7 @@ impl Default for Process {
             sole: Halves::default(),
             grain_ns: GRAIN_NS_MAX,
             observed: 0,
+            first: Ns::MAX,
             threaded: false,
         }
     }
@@ -110,6 +113,7 @@ impl Process {
         presence: &dyn Presence,
     ) -> (Found, Checked) {
         self.observed += 1;
+        self.first = self.first.min(span.start);
         self.grain_ns = self.grain_ns.min(span.grain_ns).max(1);
         self.shares.sample(presence, span.process, span.end);
         let checked = self.check_claims(span, presence);
@@ -177,10 +181,10 @@ impl Process {
     }
 
     fn learn_candidates(&mut self, span: &SpanFacts<'_>, found: &Found, learned: bool) {
-        self.check
-            .note_span(!found.list.is_empty(), self.any_idle(found, span.start));
+        let idle = self.any_idle(found, span.start);
+        self.check.note_span(!found.list.is_empty(), idle);
         if let Some(kind) = self.kinds.get_mut(&span.kind) {
-            kind.note_span(found, span.start, learned);
+            kind.note_span(found, span.start, idle, learned);
         }
         if let [only] = found.list.as_slice() {
             if self.sole.sum(|s| s.main + s.others) >= 2 * HALF_SPANS {
@@ -191,8 +195,9 @@ impl Process {
         }
     }
 
-    /// Tries the same instants at some of the trial offsets. Where the past is out of reach, or has
-    /// no thread of the process yet, there is nothing to compare with.
+    /// Tries the same instants at some of the trial offsets. Where the past is out of reach, or the
+    /// process did not serve yet, there is nothing to compare with: a quiet past would make chance
+    /// look small.
     fn learn_chance(&mut self, span: &SpanFacts<'_>, presence: &dyn Presence) {
         let mut instants = self.own(span);
         for child in self.children(span) {
@@ -204,11 +209,14 @@ impl Process {
             let Some(earlier) = instants.earlier(OFFSETS[i]) else {
                 continue;
             };
+            let start = span.start.saturating_sub(OFFSETS[i]);
+            if start < self.first {
+                continue;
+            }
             let found = find(presence, span.process, &earlier);
             if !found.clean() {
                 continue;
             }
-            let start = span.start.saturating_sub(OFFSETS[i]);
             let idle = self.any_idle(&found, start);
             self.check.note_trial(i, !found.list.is_empty(), idle);
             if let Some(kind) = self.kinds.get_mut(&span.kind) {

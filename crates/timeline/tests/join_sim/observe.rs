@@ -298,6 +298,17 @@ impl Tally {
         self.joined += u64::from(last.thread.is_some());
         let wrong = |answer: &Joined| answer.thread.is_some() && answer.thread != span.truth;
         self.wrong += u64::from(answers.iter().any(wrong));
+        if std::env::var("DEBUG").is_ok() {}
+        if answers.iter().any(wrong) && std::env::var("DEBUG").is_ok() {
+            println!(
+                "WRONG {:?} truth {:?} n {} {} {:?}",
+                span.key,
+                span.truth,
+                span.before,
+                span.end - span.start,
+                answers
+            );
+        }
         self.expected_wrong += last.thread.map_or(0.0, |_| 1.0 - last.score);
     }
 }
