@@ -348,7 +348,7 @@ impl Clock {
 
     /// Takes a sample now.
     pub fn sample(&self) -> Option<ChangeAt> {
-        self.history().push(&read_clocks())
+        self.locked().push(&read_clocks())
     }
 
     /// [`ClockHistory::to_monotonic`]; an instant after the newest sample makes it take another.
@@ -356,7 +356,7 @@ impl Clock {
     /// # Errors
     /// [`ClockError`] says why there is no such place.
     pub fn to_monotonic(&self, unix_ns: u64) -> Result<Instant, ClockError> {
-        let mut history = self.history();
+        let mut history = self.locked();
         match history.to_monotonic(unix_ns) {
             Err(ClockError::InFuture) => {
                 history.push(&read_clocks());
@@ -368,11 +368,16 @@ impl Clock {
 
     /// [`ClockHistory::to_unix`].
     pub fn to_unix(&self, monotonic_ns: u64) -> u64 {
-        self.history().to_unix(monotonic_ns)
+        self.locked().to_unix(monotonic_ns)
     }
 
-    /// The history, locked.
-    pub fn history(&self) -> MutexGuard<'_, ClockHistory> {
+    /// A copy of the history as it is now. Not a guard: two of those in one statement would wait for
+    /// each other for ever.
+    pub fn history(&self) -> ClockHistory {
+        self.locked().clone()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, ClockHistory> {
         // A history is consistent between any two statements, so a panic elsewhere spoils nothing.
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
