@@ -5,15 +5,23 @@
 //! known is refused: a setting that is silently not in force is worse than an agent that does not
 //! start. Every error says the file and the line.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::marker::PhantomData;
+use std::num::NonZeroU32;
 use std::path::Path;
+use std::str::FromStr;
 
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use serde::Deserialize;
 use serde::Deserializer;
+use serde::de::Error;
+use serde::de::SeqAccess;
+use serde::de::Unexpected;
+use serde::de::Visitor;
 
 use super::Address;
 use super::AgentArgs;
@@ -55,7 +63,7 @@ struct FileSettings {
     api: Option<Address>,
     #[serde(default, deserialize_with = "watch")]
     watch: Option<Watch>,
-    record_budget: Option<std::num::NonZeroU32>,
+    record_budget: Option<NonZeroU32>,
 }
 
 impl AgentArgs {
@@ -73,7 +81,7 @@ impl AgentArgs {
             true => file.watch.unwrap_or_default(),
             false => Watch::Selected(self.watch),
         };
-        let budget = file.record_budget.map(std::num::NonZeroU32::get);
+        let budget = file.record_budget.map(NonZeroU32::get);
         Ok(AgentSettings {
             otlp_grpc: settle(self.otlp_grpc, file.otlp_grpc, OTLP_GRPC_DEFAULT)?,
             otlp_http: settle(self.otlp_http, file.otlp_http, OTLP_HTTP_DEFAULT)?,
@@ -115,30 +123,72 @@ fn line_of(text: &str, at: usize) -> usize {
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map(Some).map_err(serde::de::Error::custom)
+    parsed(deserializer).map(Some)
 }
 
 /// `"auto"`, or a list of selectors.
 fn watch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Watch>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Word(String),
-        List(Vec<String>),
+    deserializer.deserialize_any(WatchVisitor).map(Some)
+}
+
+struct WatchVisitor;
+
+impl<'de> Visitor<'de> for WatchVisitor {
+    type Value = Watch;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"auto\" or a list of selectors")
     }
-    let selectors = match Written::deserialize(deserializer) {
-        Ok(Written::Word(word)) if word == "auto" => return Ok(Some(Watch::Auto)),
-        Ok(Written::List(selectors)) if !selectors.is_empty() => selectors,
-        _ => {
-            return Err(serde::de::Error::custom(
-                "watch is \"auto\" or a list of selectors",
-            ));
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<Watch, E> {
+        match word {
+            "auto" => Ok(Watch::Auto),
+            _ => Err(E::invalid_value(Unexpected::Str(word), &self)),
         }
-    };
-    let parsed = selectors.iter().map(|text| {
-        let selector = text.parse::<Selector>();
-        selector.map_err(|error| serde::de::Error::custom(format_args!("{text:?}: {error}")))
-    });
-    Ok(Some(Watch::Selected(parsed.collect::<Result<_, _>>()?)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Watch, A::Error> {
+        let mut selectors = Vec::new();
+        while let Some(Item(selector)) = list.next_element()? {
+            selectors.push(selector);
+        }
+        match selectors.is_empty() {
+            true => Err(A::Error::invalid_length(0, &self)),
+            false => Ok(Watch::Selected(selectors)),
+        }
+    }
+}
+
+/// A selector of a list; read one by one, so that an error has the line of its own selector.
+struct Item(Selector);
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Item, D::Error> {
+        parsed(deserializer).map(Item)
+    }
+}
+
+/// A string in the grammar of the command line. Parsed while it is visited, because only there does
+/// an error get the place of the string itself.
+fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err = String>,
+{
+    deserializer.deserialize_str(ParsedVisitor(PhantomData))
+}
+
+struct ParsedVisitor<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = String>> Visitor<'_> for ParsedVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse()
+            .map_err(|error| E::custom(format_args!("{text:?}: {error}")))
+    }
 }

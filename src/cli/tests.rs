@@ -225,11 +225,20 @@ fn a_strange_configuration_says_where() {
         ("api = 7\n", 1, "invalid type"),
         ("record_budget = 0\n", 1, "nonzero"),
         ("record_budget = -1\n", 1, "invalid value"),
-        ("watch = 'all'\n", 1, "watch is \"auto\" or a list"),
         (
-            "\nwatch = ['pid:1', 'user:x']\n",
+            "watch = 'all'\n",
+            1,
+            "expected \"auto\" or a list of selectors",
+        ),
+        (
+            "watch = ['pid:1',\n 'user:x']\n",
             2,
             "\"user:x\": there is no selector user:",
+        ),
+        (
+            "watch = []\n",
+            1,
+            "expected \"auto\" or a list of selectors",
         ),
         ("api = 'unix:/a'\napi = 'unix:/b'\n", 2, "duplicate key"),
         ("x = [\n", 1, ""),
