@@ -429,18 +429,34 @@ mod diag {
             }
             _ => return Err(malformed()),
         }
-        let asked = request.get(REQUEST_ID_AT..REQUEST_ID_AT + ID_NAME_BYTES);
-        let given = answer.get(ANSWER_ID_AT..ANSWER_ID_AT + ID_NAME_BYTES);
+        // Compared by what the addresses mean: an IPv6 socket that is connected to an IPv4-mapped
+        // address (gRPC's are) is found by its IPv4 addresses and answered with the mapped ones.
+        let asked = name(request, HEADER_BYTES, REQUEST_ID_AT);
+        let given = name(answer, HEADER_BYTES, ANSWER_ID_AT);
         let (Some(uid), Some(inode)) = (word(answer, ANSWER_UID_AT), word(answer, ANSWER_INODE_AT))
         else {
             return Err(malformed());
         };
         // Inode 0: a socket in TIME_WAIT, which no process has any more.
-        let is_it = asked == given && inode != 0;
+        let is_it = asked.is_some() && asked == given && inode != 0;
         Ok(is_it.then_some(SocketId {
             inode: u64::from(inode),
             uid,
         }))
+    }
+
+    /// The ports and addresses at `at`, of the family that the byte at `family_at` says.
+    fn name(bytes: &[u8], family_at: usize, at: usize) -> Option<([u8; 4], IpAddr, IpAddr)> {
+        let name: [u8; ID_NAME_BYTES] = bytes.get(at..at + ID_NAME_BYTES)?.try_into().ok()?;
+        let address = |at: usize| -> Option<IpAddr> {
+            if *bytes.get(family_at)? == AF_INET {
+                let bytes: [u8; 4] = name.get(at..at + 4)?.try_into().ok()?;
+                return Some(IpAddr::from(bytes));
+            }
+            let bytes: [u8; 16] = name.get(at..at + 16)?.try_into().ok()?;
+            Some(IpAddr::from(bytes).to_canonical())
+        };
+        Some((name.get(..4)?.try_into().ok()?, address(4)?, address(20)?))
     }
 
     fn word(bytes: &[u8], at: usize) -> Option<u32> {

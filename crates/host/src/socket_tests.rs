@@ -78,6 +78,7 @@ fn the_other_end_is_found_over_ipv4_ipv6_and_mapped_addresses() {
         ("127.0.0.1:0", "127.0.0.1"),
         ("[::1]:0", "::1"),
         ("[::]:0", "127.0.0.1"),
+        ("127.0.0.1:0", "::ffff:127.0.0.1"),
     ] {
         let (client, accepted, local, peer) = connection(listen, connect);
         let found = peer_socket(local, peer).unwrap().unwrap();
@@ -147,6 +148,7 @@ fn answers_of_the_kernel_are_not_trusted() {
     assert_eq!(request.len(), 72);
     let mut answer = [0; 88];
     answer[4..6].copy_from_slice(&20_u16.to_ne_bytes());
+    answer[16] = request[16]; // the family
     answer[20..56].copy_from_slice(&request[24..60]);
     answer[80..84].copy_from_slice(&33_u32.to_ne_bytes());
     answer[84..88].copy_from_slice(&77_u32.to_ne_bytes());
