@@ -94,11 +94,18 @@ impl Trials {
         }
     }
 
-    /// Over all offsets.
+    /// With any candidate, over all offsets.
     pub(super) fn overall(&self) -> Share {
-        let sum = |counts: &[u32]| counts.iter().map(|&c| u64::from(c)).sum();
         Share {
             hits: sum(&self.any),
+            of: sum(&self.tried),
+        }
+    }
+
+    /// With a candidate that is not busy, over all offsets.
+    pub(super) fn overall_idle(&self) -> Share {
+        Share {
+            hits: sum(&self.idle),
             of: sum(&self.tried),
         }
     }
@@ -113,4 +120,8 @@ impl Trials {
         }
         all
     }
+}
+
+fn sum(counts: &[u32]) -> u64 {
+    counts.iter().map(|&count| u64::from(count)).sum()
 }

@@ -10,6 +10,7 @@ use super::clock::Clock;
 use super::facts::Claim;
 use super::facts::How;
 use super::facts::Joined;
+use super::facts::KindId;
 use super::facts::Place;
 use super::facts::Why;
 use super::kind::Kind;
@@ -192,14 +193,20 @@ pub(super) fn free(process: &Process, kind: &Kind, outline: &Outline, thread: Th
     if outline.place == Place::Unknown {
         return 1.0;
     }
+    let one_thread = |kind: KindId| {
+        let refused = process.kinds.get(&kind).map(|kind| kind.verdict().refused);
+        !matches!(refused, Some(Some(Why::NotOneThread | Why::BusyThread)))
+    };
+    let own = kind.overlap_chance(&one_thread);
+    if own >= 1.0 {
+        return 1.0;
+    }
     let chance = |root: Root| {
         let other = process
             .kinds
             .get(&root.kind)
             .filter(|k| k.verdict().refused.is_none());
-        other.map_or(1.0, |other| {
-            other.overlap_chance().max(kind.overlap_chance())
-        })
+        other.map_or(1.0, |other| other.overlap_chance(&one_thread).max(own))
     };
     process
         .roots

@@ -11,6 +11,7 @@ use super::candidates::Found;
 use super::counts::Halves;
 use super::counts::Share;
 use super::counts::Trials;
+use super::facts::KindId;
 use super::facts::Why;
 use super::limits::ALONE_MIN;
 use super::limits::BRIEF_NS;
@@ -19,6 +20,7 @@ use super::limits::KIND_SPANS_MIN;
 use super::limits::KIND_WRONG_MAX;
 use super::limits::LEARN_ALL;
 use super::limits::LEARN_ONE_IN;
+use super::limits::MULTIPLEXED_WRONG_MAX;
 use super::limits::NO_CANDIDATE_ONE_IN;
 use super::limits::OFFSETS_PER_SPAN;
 use super::limits::PRIOR;
@@ -74,17 +76,18 @@ struct Counts {
     /// Of those, without a candidate, and with exactly one.
     none: u64,
     sole: u64,
-    /// Of those with one, where that is a thread that is not busy.
-    sole_idle: u64,
+    /// The same, not counting candidates that are busy threads.
+    idle_none: u64,
+    idle_sole: u64,
     /// Of those, learned from in full.
     learned: u64,
     /// Of the learned, proved to have started and ended on one thread.
     lone: u64,
     trials: Trials,
     servers: HashMap<Server, Served>,
-    /// Spans joined by a sole candidate, and of those how many overlapped another root span there.
+    /// Spans with a sole candidate, and how often another root span, by its kind, was open there.
     certain: u64,
-    overlaps: u64,
+    overlaps: HashMap<KindId, u64>,
     /// Claims that could be checked, and of those the contradicted.
     claims: u64,
     false_claims: u64,
@@ -157,9 +160,9 @@ impl Kind {
         self.verdict
     }
 
-    /// Notes which threads were candidates of a span with complete records; `idle`: one of them is
-    /// not busy.
-    pub(super) fn note_span(&mut self, found: &Found, start: Ns, idle: bool, learned: bool) {
+    /// Notes which threads were candidates of a span with complete records; `idle` of them
+    /// are not busy.
+    pub(super) fn note_span(&mut self, found: &Found, start: Ns, idle: usize, learned: bool) {
         if self.counts.current.spans >= HALF_SPANS {
             self.counts.roll();
         }
@@ -170,7 +173,8 @@ impl Kind {
         counts.learned += u64::from(learned);
         let sole = found.list.len() == 1;
         counts.sole += u64::from(sole);
-        counts.sole_idle += u64::from(sole && idle);
+        counts.idle_none += u64::from(idle == 0);
+        counts.idle_sole += u64::from(idle == 1);
         let lone = learned && sole && found.lone_ends;
         counts.lone += u64::from(lone);
         for candidate in &found.list {
@@ -192,15 +196,14 @@ impl Kind {
         }
     }
 
-    /// Notes a span joined by its sole candidate, and whether another root span was open there.
-    pub(super) fn note_certain(&mut self, overlaps: bool) {
+    /// Notes a span with a sole candidate.
+    pub(super) fn note_certain(&mut self) {
         self.counts.current.certain += 1;
-        self.counts.current.overlaps += u64::from(overlaps);
     }
 
-    /// Notes that a span of this kind was open on a thread where another was found to overlap.
-    pub(super) fn note_overlapped(&mut self) {
-        self.counts.current.overlaps += 1;
+    /// Notes that a span of this kind and one of `other` were open on one thread.
+    pub(super) fn note_overlap(&mut self, other: KindId) {
+        *self.counts.current.overlaps.entry(other).or_default() += 1;
     }
 
     /// Notes a claim that could be checked.
@@ -218,18 +221,25 @@ impl Kind {
     }
 
     /// Probability that a thread with another root span open runs a span of this kind all the same.
-    pub(super) fn overlap_chance(&self) -> f64 {
+    /// Overlaps with kinds that are not `one_thread` tell nothing: their threads are not known.
+    pub(super) fn overlap_chance(&self, one_thread: &dyn Fn(KindId) -> bool) -> f64 {
         let certain = self.counts.sum(|c| c.certain);
-        if certain < ALONE_MIN || self.counts.sum(|c| c.overlaps) > 0 {
+        let shared = |c: &Counts| c.overlaps.keys().any(|&other| one_thread(other));
+        if certain < ALONE_MIN || self.counts.each().into_iter().any(shared) {
             return 1.0;
         }
         unseen(certain as f64)
     }
 
     /// Judges anew where enough has changed. `busy` are the threads to leave out as a test.
-    pub(super) fn renew(&mut self, lacks_candidate: bool, busy: &dyn Fn(ThreadId) -> bool) {
+    pub(super) fn renew(
+        &mut self,
+        own: KindId,
+        lacks_candidate: bool,
+        busy: &dyn Fn(ThreadId) -> bool,
+    ) {
         if lacks_candidate || self.observed.is_multiple_of(RENEW_SPANS) {
-            self.verdict = self.judge(busy);
+            self.verdict = self.judge(own, busy);
             let peers = self
                 .servers()
                 .values()
@@ -239,17 +249,17 @@ impl Kind {
         }
     }
 
-    fn judge(&self, busy: &dyn Fn(ThreadId) -> bool) -> Verdict {
+    fn judge(&self, own: KindId, busy: &dyn Fn(ThreadId) -> bool) -> Verdict {
         let spans = self.counts.sum(|c| c.spans);
         let none = self.counts.sum(|c| c.none);
-        let wrong = self.wrong(spans, none);
+        let wrong = self.wrong(spans, none).min(self.wrong_without_busy(spans));
         let refused = if spans < KIND_SPANS_MIN {
             Some(Why::Learning)
         } else if none * NO_CANDIDATE_ONE_IN > spans {
             Some(Why::NotOneThread)
         } else if self.unproved_busy(spans, busy) {
             Some(Why::BusyThread)
-        } else if wrong > KIND_WRONG_MAX {
+        } else if wrong > self.wrong_max(own) {
             Some(if none > 0 {
                 Why::NotOneThread
             } else {
@@ -261,22 +271,46 @@ impl Kind {
         Verdict { refused, wrong }
     }
 
+    /// Which chance of a wrong thread is borne. Where several threads each have several root spans
+    /// open at once, a runtime multiplexes tasks, and most that do also move them: then more must
+    /// be shown.
+    fn wrong_max(&self, own: KindId) -> f64 {
+        let overlaps = self
+            .counts
+            .sum(|c| c.overlaps.get(&own).copied().unwrap_or(0));
+        if self.peers > 1 && overlaps > 0 {
+            MULTIPLEXED_WRONG_MAX
+        } else {
+            KIND_WRONG_MAX
+        }
+    }
+
     /// Probability of a wrong thread: share of spans that moved, by the share without a candidate
     /// and by how likely a moved one would have had none. How likely that is, is the share of
     /// trials without one, but no more than the share of spans without any chance candidate beside
     /// the true one (trials may fall into quieter times); or the share where each end had only one
     /// thread on a CPU, which decides without chance.
     fn wrong(&self, spans: u64, none: u64) -> f64 {
-        let chance = self.chance().value();
-        let share = |hits: u64, of: u64| hits as f64 / of.max(1) as f64;
+        let [older, newer] = self.counts.each();
+        let chance = older.trials.plus(&newer.trials).overall();
         let lone = share(self.counts.sum(|c| c.lone), self.counts.sum(|c| c.learned));
-        let clear = share(self.counts.sum(|c| c.sole_idle), spans);
-        let visible = (1.0 - chance).min(clear).max(lone);
-        let looked_at = spans as f64 * visible;
-        if none == 0 {
-            return unseen(looked_at);
-        }
-        ((none + 1) as f64 / looked_at.max(1.0)).min(1.0) * chance
+        let clear = share(self.counts.sum(|c| c.idle_sole.min(c.sole)), spans);
+        wrong(
+            spans,
+            none,
+            chance.value(),
+            lone.max(clear.min(1.0 - chance.value())),
+        )
+    }
+
+    /// The same without the threads that are busy: where the others suffice, the busy ones do not
+    /// serve, and what they hide need not be reckoned with.
+    fn wrong_without_busy(&self, spans: u64) -> f64 {
+        let [older, newer] = self.counts.each();
+        let chance = older.trials.plus(&newer.trials).overall_idle();
+        let clear = share(self.counts.sum(|c| c.idle_sole), spans);
+        let none = self.counts.sum(|c| c.idle_none);
+        wrong(spans, none, chance.value(), clear.min(1.0 - chance.value()))
     }
 
     /// Share of trials with a candidate: what chance does.
@@ -377,6 +411,20 @@ impl Kind {
             .min()
             .unwrap_or(0)
     }
+}
+
+fn share(hits: u64, of: u64) -> f64 {
+    hits as f64 / of.max(1) as f64
+}
+
+/// Probability of a wrong thread where `none` of `spans` had no candidate, a span that moved has a
+/// chance candidate with probability `chance`, and is seen to have moved with probability `visible`.
+fn wrong(spans: u64, none: u64, chance: f64, visible: f64) -> f64 {
+    let looked_at = spans as f64 * visible;
+    if none == 0 {
+        return unseen(looked_at);
+    }
+    ((none + 1) as f64 / looked_at.max(1.0)).min(1.0) * chance
 }
 
 /// Expected rate of what was never seen in `looks` looks, if it can happen at all with probability

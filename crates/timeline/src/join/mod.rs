@@ -146,22 +146,28 @@ fn always_alone(span: &SpanFacts<'_>, presence: &dyn Presence, found: &Found) ->
     complete && threads == 1
 }
 
-/// Keeps what the answer for one span tells of others.
+/// Keeps what one span tells of others. A sole candidate counts before its kind is believed: it is
+/// not acted upon until then, and tells early whether spans of that kind share a thread.
 fn remember(process: &mut Process, outline: &Outline, found: &Found, joined: Joined) {
-    let certain = found.list.len() == 1 && found.clean();
-    match joined.thread {
-        Some(thread) if joined.how != How::Attribute && certain => {
-            note_overlaps(process, outline, thread);
-        }
-        None if joined.why == Why::Ambiguous => note_conflict(process, outline, found),
-        _ => {}
+    let sole = match found.list.as_slice() {
+        [only] if found.clean() => Some(only.thread),
+        _ => None,
+    };
+    if let Some(thread) = sole {
+        note_overlaps(process, outline, thread);
+    } else if joined.why == Why::Ambiguous {
+        note_conflict(process, outline, found);
     }
     if outline.place != Place::Root {
         return;
     }
-    if joined.thread.is_some() {
-        process.roots.insert(outline, joined, certain);
-        settle_neighbours(process, outline, joined);
+    if let Some(thread) = joined.thread.or(sole) {
+        process
+            .roots
+            .insert(outline, thread, joined, sole == Some(thread));
+    }
+    if let Some(thread) = joined.thread {
+        settle_neighbours(process, outline, thread);
     } else if matches!(joined.why, Why::Ambiguous | Why::Maybe) {
         process.roots.wait(Pending {
             outline: *outline,
@@ -179,14 +185,17 @@ fn note_overlaps(process: &mut Process, outline: &Outline, thread: ThreadId) {
         .roots
         .overlapping(outline, thread)
         .filter(|root| root.certain);
-    let kinds: Vec<KindId> = others.map(|root| root.kind).collect();
-    for kind in &kinds {
-        if let Some(kind) = process.kinds.get_mut(kind) {
-            kind.note_overlapped();
+    let others: Vec<KindId> = others.map(|root| root.kind).collect();
+    for other in &others {
+        if let Some(kind) = process.kinds.get_mut(other) {
+            kind.note_overlap(outline.kind);
         }
     }
     if let Some(kind) = process.kinds.get_mut(&outline.kind) {
-        kind.note_certain(!kinds.is_empty());
+        kind.note_certain();
+        for other in others {
+            kind.note_overlap(other);
+        }
     }
 }
 
@@ -198,23 +207,20 @@ fn note_conflict(process: &mut Process, outline: &Outline, found: &Found) {
     let taken = |c: &candidates::Candidate| decide::free(process, kind, outline, c.thread) < 1.0;
     let all_taken = !found.list.is_empty() && found.list.iter().all(taken);
     if let Some(kind) = process.kinds.get_mut(&outline.kind).filter(|_| all_taken) {
-        kind.note_overlapped();
+        kind.note_overlap(outline.kind);
     }
 }
 
 /// A joined root span may settle others that waited, and those again others.
-fn settle_neighbours(process: &mut Process, outline: &Outline, joined: Joined) {
-    let mut settled = vec![(*outline, joined)];
-    while let Some((outline, joined)) = settled.pop() {
-        let Some(thread) = joined.thread else {
-            continue;
-        };
+fn settle_neighbours(process: &mut Process, outline: &Outline, thread: ThreadId) {
+    let mut settled = vec![(*outline, thread)];
+    while let Some((outline, thread)) = settled.pop() {
         for waiting in process.roots.helped(&outline, thread) {
             let (of, found) = (waiting.outline, &waiting.found);
             let answer = decide::decide(process, &of, found, claims::Checked::Absent, false);
-            if answer.thread.is_some() {
-                process.roots.insert(&of, answer, false);
-                settled.push((of, answer));
+            if let Some(thread) = answer.thread {
+                process.roots.insert(&of, thread, answer, false);
+                settled.push((of, thread));
             } else {
                 process.roots.wait(waiting);
             }

@@ -4,6 +4,7 @@
 //! Here a span passes through the parts in order, to learn from it. The decision that uses what was
 //! learned is in `decide.rs`.
 
+use super::candidates::Candidate;
 use super::candidates::Found;
 use super::candidates::Instants;
 use super::candidates::child_windows;
@@ -181,8 +182,8 @@ impl Process {
     }
 
     fn learn_candidates(&mut self, span: &SpanFacts<'_>, found: &Found, learned: bool) {
-        let idle = self.any_idle(found, span.start);
-        self.check.note_span(!found.list.is_empty(), idle);
+        let idle = self.idle(found, span.start);
+        self.check.note_span(!found.list.is_empty(), idle > 0);
         if let Some(kind) = self.kinds.get_mut(&span.kind) {
             kind.note_span(found, span.start, idle, learned);
         }
@@ -217,7 +218,7 @@ impl Process {
             if !found.clean() {
                 continue;
             }
-            let idle = self.any_idle(&found, start);
+            let idle = self.idle(&found, start) > 0;
             self.check.note_trial(i, !found.list.is_empty(), idle);
             if let Some(kind) = self.kinds.get_mut(&span.kind) {
                 kind.note_trial(i, &found, start, idle);
@@ -225,15 +226,13 @@ impl Process {
         }
     }
 
-    /// Whether some candidate is not known to be busy.
-    fn any_idle(&self, found: &Found, start: Ns) -> bool {
-        found
-            .list
-            .iter()
-            .any(|candidate| match Server::of(candidate, start) {
-                Server::Brief => true,
-                Server::Thread(thread) => !self.shares.busy(thread),
-            })
+    /// How many candidates are not busy threads.
+    fn idle(&self, found: &Found, start: Ns) -> usize {
+        let idle = |candidate: &&Candidate| match Server::of(candidate, start) {
+            Server::Brief => true,
+            Server::Thread(thread) => !self.shares.busy(thread),
+        };
+        found.list.iter().filter(idle).count()
     }
 
     fn renew(&mut self, span: &SpanFacts<'_>, found: &Found, checked: Checked) {
@@ -248,7 +247,7 @@ impl Process {
                 Checked::False(_) => kind.note_claim(false),
                 Checked::Absent | Checked::Nobody | Checked::Several => {}
             }
-            kind.renew(lacks, &|thread| shares.busy(thread));
+            kind.renew(span.kind, lacks, &|thread| shares.busy(thread));
         }
     }
 }

@@ -45,12 +45,12 @@ impl Outline {
     }
 }
 
-/// A joined root span on its thread.
+/// A root span on its thread: joined, or the sole candidate of a kind that is not believed yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Root {
     pub(super) kind: KindId,
     start: Ns,
-    /// Joined by a sole candidate, without help from other spans.
+    /// It was the sole candidate, without help from other spans.
     pub(super) certain: bool,
 }
 
@@ -76,21 +76,33 @@ impl Roots {
         self.joined.get(&key).copied()
     }
 
-    /// Remembers a joined root span; the oldest makes room.
-    pub(super) fn insert(&mut self, outline: &Outline, joined: Joined, certain: bool) {
-        let Some(thread) = joined.thread else { return };
-        if self.joined.insert(outline.key, joined).is_some() {
-            return;
-        }
+    /// Remembers a root span on its thread; the oldest makes room. `certain`: it was the sole
+    /// candidate. The answer is kept where it named that thread.
+    pub(super) fn insert(
+        &mut self,
+        outline: &Outline,
+        thread: ThreadId,
+        joined: Joined,
+        certain: bool,
+    ) {
+        let place = (outline.end, outline.key);
         let root = Root {
             kind: outline.kind,
             start: outline.start,
             certain,
         };
-        self.by_thread
+        if joined.thread == Some(thread) {
+            self.joined.insert(outline.key, joined);
+        }
+        if self
+            .by_thread
             .entry(thread)
             .or_default()
-            .insert((outline.end, outline.key), root);
+            .insert(place, root)
+            .is_some()
+        {
+            return;
+        }
         self.order.push_back((thread, outline.end, outline.key));
         if self.order.len() > ROOTS_MAX
             && let Some((thread, end, key)) = self.order.pop_front()
