@@ -7,8 +7,8 @@
 
 use crate::root::Root;
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::DirEntryExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -428,13 +428,15 @@ fn walk(mount: &Path, mounted_group: &str) -> Vec<(u64, Box<str>)> {
             if found.len() == GROUPS_MAX {
                 return found;
             }
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let name = entry.file_name();
-                found.push((
-                    entry.ino(),
-                    format!("{prefix}/{}", name.to_string_lossy()).into(),
-                ));
-            }
+            // The inode that `stat` tells: on overlays the directory entry names another.
+            let Some(metadata) = entry.metadata().ok().filter(Metadata::is_dir) else {
+                continue;
+            };
+            let name = entry.file_name();
+            found.push((
+                metadata.ino(),
+                format!("{prefix}/{}", name.to_string_lossy()).into(),
+            ));
         }
     }
     found

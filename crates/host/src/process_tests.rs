@@ -276,17 +276,14 @@ fn this_process_is_itself() {
     assert!(is_alive(&root, own, facts.start));
     assert!(processes(&root).unwrap().contains(&own));
     let threads = threads(&root, own).unwrap();
-    assert!(
-        threads.contains(&own) && threads.len() > 1,
-        "the test runs on a thread of its own"
-    );
-    let thread = threads.into_iter().find(|&tid| tid != own).unwrap();
-    assert_eq!(
-        ProcessFacts::read(&root, thread)
-            .map(|facts| facts.tgid)
-            .ok(),
-        Some(own)
-    );
+    assert!(threads.contains(&own));
+    let thread = rustix::thread::gettid()
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs();
+    assert!(threads.contains(&thread));
+    let of_thread = ProcessFacts::read(&root, thread).unwrap();
+    assert_eq!((of_thread.tgid, of_thread.start), (own, facts.start));
 }
 
 #[test]
