@@ -3,7 +3,28 @@
 
 use lacuna_timeline::Cause;
 
-use super::*;
+use super::CauseAnswer;
+use super::Culprit;
+use super::CulpritKind;
+use super::Evidence;
+use super::Explanation;
+use super::FaultCounts;
+use super::GapSums;
+use super::Join;
+use super::JoinHow;
+use super::ListedSpan;
+use super::Reach;
+use super::RunReport;
+use super::RunSchema;
+use super::RunTotal;
+use super::SpanAnswer;
+use super::SpanHead;
+use super::SpanList;
+use super::StateSums;
+use super::Status;
+use super::Switches;
+use super::ThreadReport;
+use super::UnixNs;
 
 fn cause(cause: Cause, ns: u64) -> CauseAnswer {
     let mut state = StateSums::default();

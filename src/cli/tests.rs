@@ -2,10 +2,21 @@
 //! Values on the command line and in the configuration: what is taken, what is refused and how.
 
 use std::io::Write;
+use std::time::Duration;
 
 use clap::CommandFactory;
+use clap::Parser;
 
-use super::*;
+use super::Address;
+use super::AgentArgs;
+use super::AgentSettings;
+use super::CommandLine;
+use super::Inject;
+use super::Question;
+use super::Selector;
+use super::Task;
+use super::TraceId;
+use super::Watch;
 
 fn task(line: &str) -> Task {
     parse_line(line).unwrap_or_else(|error| panic!("{line}: {error}"))

@@ -27,7 +27,7 @@ pub(super) struct Owner<'a> {
 
 /// The culprits of causes that are shown as one, in one line; empty where nobody is named.
 pub(super) fn culprits(parts: &[&CauseAnswer], column: Column, style: Style) -> String {
-    let blame = Blame::of(parts, style);
+    let blame = Blame::of(parts, column, style);
     if parts.iter().any(|part| is_queueing(part.cause)) {
         return blame.behind(column);
     }
@@ -56,7 +56,7 @@ struct Blame {
 }
 
 impl Blame {
-    fn of(parts: &[&CauseAnswer], style: Style) -> Blame {
+    fn of(parts: &[&CauseAnswer], column: Column, style: Style) -> Blame {
         let mut blame = Blame {
             rest_count: Some(0),
             ..Blame::default()
@@ -75,7 +75,7 @@ impl Blame {
             .named
             .sort_by(|a, b| b.ns.cmp(&a.ns).then_with(|| a.name.cmp(&b.name)));
         if !style.verbose {
-            blame.shorten();
+            blame.shorten(column);
         }
         blame
     }
@@ -101,13 +101,22 @@ impl Blame {
         }
     }
 
-    /// Tells those beyond the first few together with the rest.
-    fn shorten(&mut self) {
+    /// Tells those beyond the first few together with the rest, and those too short for the column.
+    fn shorten(&mut self, column: Column) {
+        let long = self
+            .named
+            .iter()
+            .filter(|one| one.ns == 0 || column.resolves(one.ns))
+            .count();
         // One more name takes no more room than "1 other".
-        if self.named.len() <= CULPRITS_SHOWN + 1 && self.rest_ns == 0 {
-            return;
-        }
-        for other in self.named.drain(CULPRITS_SHOWN.min(self.named.len())..) {
+        let few = match self.rest_ns == 0 && self.named.len() <= CULPRITS_SHOWN + 1 {
+            true => self.named.len(),
+            false => CULPRITS_SHOWN,
+        };
+        for other in self
+            .named
+            .drain(few.min(long).max(1).min(self.named.len())..)
+        {
             self.rest_ns = self.rest_ns.saturating_add(other.ns);
             self.rest_count = self.rest_count.map(|count| count.saturating_add(1));
         }

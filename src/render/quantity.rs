@@ -46,17 +46,30 @@ impl Column {
 
     /// The duration with its unit; `<1 ms` for what would round to nothing.
     pub(super) fn show(self, ns: u64) -> String {
-        let scale = 10_u64.pow(self.decimals);
-        let step_ns = self.unit_ns / scale;
-        let steps = ns / step_ns + u64::from(ns % step_ns >= step_ns.div_ceil(2));
-        match steps {
-            0 if ns > 0 => format!("<{} {}", self.number(1, scale), self.unit),
-            _ => format!("{} {}", self.number(steps, scale), self.unit),
+        match self.steps(ns) {
+            0 if ns > 0 => format!("<{} {}", self.number(1), self.unit),
+            steps => format!("{} {}", self.number(steps), self.unit),
         }
     }
 
-    /// So many steps of `1 / scale` each.
-    fn number(self, steps: u64, scale: u64) -> String {
+    /// Whether the duration does not round to nothing.
+    pub(super) fn resolves(self, ns: u64) -> bool {
+        self.steps(ns) > 0
+    }
+
+    /// The duration in steps of the last digit, rounded.
+    fn steps(self, ns: u64) -> u64 {
+        let step_ns = self.unit_ns / self.scale();
+        ns / step_ns + u64::from(ns % step_ns >= step_ns.div_ceil(2))
+    }
+
+    /// Steps of a unit.
+    fn scale(self) -> u64 {
+        10_u64.pow(self.decimals)
+    }
+
+    fn number(self, steps: u64) -> String {
+        let scale = self.scale();
         match self.decimals as usize {
             0 => grouped(steps),
             width => format!("{}.{:0width$}", grouped(steps / scale), steps % scale),

@@ -7,13 +7,16 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
-use super::plain::plain;
+use super::Style;
+use super::explanation;
+use super::json;
+use super::plain;
 use super::plain::plain_up_to;
 use super::quantity::Column;
 use super::quantity::grouped;
 use super::quantity::instant;
 use super::quantity::percent;
-use super::*;
+use super::run;
 use crate::answer::Explanation;
 use crate::answer::RunReport;
 
@@ -266,13 +269,13 @@ fn dates() {
 
 #[test]
 fn text_is_neutralised_and_cut() {
-    assert_eq!(plain("naïve 名前"), "naïve 名前");
-    assert_eq!(plain("\u{1b}[2J\u{7}"), "\\x1b[2J\\x07");
+    assert_eq!(plain::plain("naïve 名前"), "naïve 名前");
+    assert_eq!(plain::plain("\u{1b}[2J\u{7}"), "\\x1b[2J\\x07");
     assert_eq!(
-        plain("a\r\n\tb\u{9b}31m\u{7f}"),
+        plain::plain("a\r\n\tb\u{9b}31m\u{7f}"),
         "a\\x0d\\n\\tb\\x9b31m\\x7f"
     );
-    assert_eq!(plain("a\u{202e}b\u{200b}"), "a\\u{202e}b\\u{200b}");
+    assert_eq!(plain::plain("a\u{202e}b\u{200b}"), "a\\u{202e}b\\u{200b}");
     assert_eq!(plain_up_to("abcdef", 6), "abcdef");
     assert_eq!(plain_up_to("abcdefg", 6), "abcde…");
     assert_eq!(plain_up_to("abcd\u{1b}", 6), "abcd…");
