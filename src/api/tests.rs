@@ -2,6 +2,9 @@
 //! The API asked through its own client and by hand, over a Unix socket and TCP, of an agent that
 //! only remembers what it was asked.
 
+mod client;
+mod guard;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +22,6 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::Agent;
-use super::AgentError;
 use super::Answers;
 use super::LIMITS;
 use super::SpansQuery;
@@ -197,109 +199,6 @@ fn says(answer: &(u16, serde_json::Value), status: u16, why: &str) {
 }
 
 #[tokio::test]
-async fn the_client_asks_over_both() {
-    for served in [Served::unix(), Served::tcp()] {
-        let agent = served.agent();
-        let explanation = agent
-            .trace(KNOWN_TEXT, Duration::from_millis(1_500))
-            .await
-            .unwrap();
-        assert_eq!(explanation, Explanation::from(Vec::new()));
-        let json = serde_json::to_vec(&question(vec![span(0), span(1)])).unwrap();
-        let two_lines = [&json[..], b"\n", &json].concat().to_vec();
-        // The second line has the same ids, so its spans are no more to ask about.
-        agent.explain(two_lines, Duration::ZERO).await.unwrap();
-        let asked = served.stub.explained.lock().unwrap();
-        assert_eq!(asked[0].0.len(), 2);
-        assert_eq!(
-            *served.stub.waits.lock().unwrap(),
-            [Duration::from_millis(1_500), Duration::ZERO]
-        );
-        match asked[0].1 {
-            Peer::Unix { pid, uid, gid } => {
-                assert_eq!(pid, Some(std::process::id()));
-                assert_eq!(uid, rustix::process::geteuid().as_raw());
-                assert_eq!(gid, rustix::process::getegid().as_raw());
-            }
-            Peer::Tcp { local, .. } => assert_eq!(local, served.socket_address()),
-        }
-    }
-}
-
-#[tokio::test]
-async fn the_client_says_what_is_wrong() {
-    let wait = Duration::ZERO;
-    let served = Served::unix();
-    let error = served
-        .agent()
-        .trace("0123456789abcdef0123456789abcdef", wait)
-        .await
-        .unwrap_err();
-    assert!(matches!(error, AgentError::UnknownTrace(_)));
-    let words = "no span of trace 0123456789abcdef0123456789abcdef is known here";
-    assert_eq!(error.to_string(), words);
-    let error = served
-        .agent()
-        .explain(b"{".to_vec(), wait)
-        .await
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("the agent refused (400): not OTLP"),
-        "{error}"
-    );
-
-    let directory = tempfile::tempdir().unwrap();
-    let nobody = Address::Unix(directory.path().join("api.sock"));
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let closed = Address::Tcp {
-        host: "127.0.0.1".to_string(),
-        port,
-    };
-    for address in [nobody, closed] {
-        let error = Agent::at(address.clone())
-            .trace(KNOWN_TEXT, wait)
-            .await
-            .unwrap_err();
-        let words = format!("no agent is listening at {address}: start one with `lacuna agent`");
-        assert_eq!(error.to_string(), words);
-    }
-}
-
-#[tokio::test]
-async fn the_client_survives_what_is_no_agent() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address: Address = listener.local_addr().unwrap().to_string().parse().unwrap();
-    for answer in [
-        "",
-        "HELLO\r\n",
-        "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n{\"a\":1}",
-        "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{",
-        "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\n\r\nno",
-    ] {
-        let agent = Agent::at(address.clone());
-        let ask = tokio::spawn(async move { agent.trace(KNOWN_TEXT, Duration::ZERO).await });
-        let (mut stream, _) = listener.accept().await.unwrap();
-        stream.write_all(answer.as_bytes()).await.unwrap();
-        stream.shutdown().await.unwrap();
-        let error = tokio::time::timeout(PATIENCE, ask)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap_err();
-        assert!(
-            matches!(error, AgentError::Broken(..)),
-            "{answer:?}: {error}"
-        );
-    }
-}
-
-#[tokio::test]
 async fn questions_about_traces() {
     let served = Served::tcp();
     let path = format!("/api/v1/traces/{KNOWN_TEXT}");
@@ -458,99 +357,4 @@ async fn what_is_not_there_is_said_in_json() {
     let starting = Served::at("127.0.0.1:0".parse().unwrap(), Stub::default());
     says(&starting.get("/readyz").await, 503, "not all parts");
     assert_eq!(starting.get("/healthz").await.0, 200);
-}
-
-#[tokio::test]
-async fn over_tcp_only_our_own_names_are_answered() {
-    let served = Served::tcp();
-    let port = served.socket_address().port();
-    let asked = async |lines: &str| {
-        served
-            .raw(&format!("GET /healthz HTTP/1.1{lines}"), b"")
-            .await
-    };
-    for host in [
-        "localhost",
-        "LOCALHOST:1",
-        "127.0.0.1",
-        "127.9.9.9:80",
-        "[::1]",
-        "[::1]:80",
-    ] {
-        assert_eq!(asked(&format!("\r\nhost: {host}")).await.0, 200, "{host}");
-    }
-    for host in [
-        "evil.example",
-        "localhost.evil.example",
-        "localhost.",
-        "192.0.2.1",
-        "0.0.0.0",
-        "[2001:db8::1]",
-    ] {
-        says(
-            &asked(&format!("\r\nhost: {host}:{port}")).await,
-            403,
-            "names another host",
-        );
-    }
-    for lines in ["", "\r\nhost: localhost\r\nhost: localhost"] {
-        says(&asked(lines).await, 403, "expected one Host header");
-    }
-    for host in ["local host", "user@localhost:80:80", ""] {
-        assert_eq!(asked(&format!("\r\nhost: {host}")).await.0, 403, "{host}");
-    }
-    let absolute = "GET http://evil.example/healthz HTTP/1.1\r\nhost: localhost";
-    says(&served.raw(absolute, b"").await, 403, "names another host");
-
-    let with_origin = |origin: &str| format!("\r\nhost: localhost:{port}\r\norigin: {origin}");
-    assert_eq!(
-        asked(&with_origin(&format!("http://localhost:{port}")))
-            .await
-            .0,
-        200
-    );
-    for origin in [
-        "http://localhost",
-        "http://localhost:3000",
-        "https://evil.example",
-        "null",
-        "",
-        &format!("https://localhost:{port}"),
-        &format!("http://127.0.0.1:{port}"),
-    ] {
-        says(&asked(&with_origin(origin)).await, 403, "another origin");
-    }
-}
-
-#[tokio::test]
-async fn the_name_that_is_listened_at_is_ours() {
-    let stub = Arc::new(Stub {
-        ready: true,
-        ..Stub::default()
-    });
-    // Bound to loopback, but by a name that only this host's resolver knows.
-    let named = Address::Tcp {
-        host: "agent.internal".to_string(),
-        port: 0,
-    };
-    let bound = serve::bind(&"127.0.0.1:0".parse().unwrap(), "--api").unwrap();
-    let address = bound.address().clone();
-    let router = router(stub.clone(), &named);
-    let counters = Arc::new(ConnectionCounters::default());
-    let task = tokio::spawn(async move {
-        drop(serve::serve(bound, router, Protocol::Http1, LIMITS, counters).await);
-    });
-    let served = Served {
-        stub,
-        address,
-        task,
-        _directory: tempfile::tempdir().unwrap(),
-    };
-    let ask = |host: &str| format!("GET /healthz HTTP/1.1\r\nhost: {host}");
-    assert_eq!(served.raw(&ask("Agent.Internal:80"), b"").await.0, 200);
-    says(
-        &served.raw(&ask("agent.internal.example"), b"").await,
-        403,
-        "names another host",
-    );
 }

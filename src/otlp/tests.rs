@@ -4,6 +4,7 @@
 //!
 //! Requests are written by `opentelemetry-proto`, which shares no code with the decoders here.
 
+mod amplification;
 mod decode;
 mod differential;
 mod hostile;
