@@ -25,9 +25,23 @@ pub(super) struct Owner<'a> {
     pub(super) comm: &'a str,
 }
 
-/// The culprits of causes that are shown as one, in one line; empty where nobody is named.
-pub(super) fn culprits(parts: &[&CauseAnswer], column: Column, style: Style) -> String {
-    let blame = Blame::of(parts, column, style);
+/// The culprits of causes that are shown as one, in one line; empty where nobody is named but those
+/// whom the chain names anyway.
+
+pub(super) fn culprits(
+    parts: &[&CauseAnswer],
+    chain: &[ChainLink],
+    column: Column,
+    style: Style,
+) -> String {
+    let mut blame = Blame::of(parts, column, style);
+    if !style.verbose {
+        let in_chain = |tid| tid != 0 && chain.iter().any(|link| link.tid == tid);
+        blame
+            .named
+            .retain(|one| one.kind != CulpritKind::Thread || !in_chain(one.tid));
+    }
+
     if parts.iter().any(|part| is_queueing(part.cause)) {
         return blame.behind(column);
     }
@@ -134,14 +148,14 @@ impl Blame {
             true => Vec::new(),
             false => vec![format!("behind {}", items.join(", "))],
         };
-        if self.idle_ns > 0 {
-            line.push(format!("idle CPU {}", column.show(self.idle_ns)));
-        }
-        if self.uncovered_ns > 0 {
-            line.push(format!(
-                "not recorded who {}",
-                column.show(self.uncovered_ns)
-            ));
+        for (what, ns) in [
+            ("idle CPU", self.idle_ns),
+            ("not recorded who", self.uncovered_ns),
+        ] {
+            // What rounds to nothing is left to --verbose, unless there is nothing else to say.
+            if ns > 0 && (column.resolves(ns) || line.is_empty()) {
+                line.push(format!("{what} {}", column.show(ns)));
+            }
         }
         line.join(", ")
     }

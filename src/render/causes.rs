@@ -97,7 +97,10 @@ impl Group<'_> {
     /// What stands behind the name of the cause.
     fn story(&self, owner: Option<Owner<'_>>, column: Column, style: Style) -> String {
         let mut pieces = Vec::new();
-        let culprits = blame::culprits(&self.parts, column, style);
+        let mut chains = self.parts.iter().map(|part| part.chain.as_slice());
+        let chain = chains.find(|chain| !chain.is_empty() && owner.is_some());
+        let chain = chain.unwrap_or_default();
+        let culprits = blame::culprits(&self.parts, chain, column, style);
         match (culprits.is_empty(), self.cause) {
             (true, _) => pieces.extend(self.seen()),
             (false, Cause::Throttle) => {
@@ -106,14 +109,9 @@ impl Group<'_> {
             }
             (false, _) => pieces.push(culprits),
         }
-        let chain = self
-            .parts
-            .iter()
-            .map(|part| &part.chain)
-            .find(|chain| !chain.is_empty());
-        let chain = owner.zip(chain);
-        pieces.extend(chain.map(|(owner, links)| blame::chain(links, owner, column, style)));
-
+        if let Some(owner) = owner.filter(|_| !chain.is_empty()) {
+            pieces.push(blame::chain(chain, owner, column, style));
+        }
         pieces.extend(
             self.parts
                 .iter()
