@@ -32,6 +32,8 @@ pub(super) struct Candidate {
     pub(super) born: Ns,
     /// Proved at every instant, not only possible at some.
     pub(super) sure: bool,
+    /// A thread that is on a CPU most of the time; false until somebody says so.
+    pub(super) busy: bool,
 }
 
 /// What presence alone says.
@@ -60,6 +62,11 @@ impl Found {
     /// Threads that were alive at any moment of the span.
     pub(super) fn seen(&self) -> usize {
         self.alive + self.partly.len()
+    }
+
+    /// How many candidates are not busy.
+    pub(super) fn idle(&self) -> usize {
+        self.list.iter().filter(|candidate| !candidate.busy).count()
     }
 
     /// How many candidates.
@@ -185,11 +192,13 @@ fn alive(presence: &dyn Presence, process: ProcessId, instants: &Instants) -> Fo
         let lives = facts.born <= start.1 && facts.died.is_none_or(|died| died >= end.0);
         if lives {
             let (thread, main, born) = (facts.thread, facts.main, facts.born);
+            let (sure, busy) = (true, false);
             list.push(Candidate {
                 thread,
                 main,
                 born,
-                sure: true,
+                sure,
+                busy,
             });
         } else {
             partly.push(facts.thread);

@@ -58,6 +58,8 @@ struct Served {
     seen: u64,
     /// Times it was the only one.
     sole: u64,
+    /// Times it was the only one that is not busy.
+    idle_sole: u64,
     /// Times it was one of two.
     pair: u64,
     /// Times it was the only thread on a CPU at the start, and at the end.
@@ -97,6 +99,7 @@ impl Served {
     fn add(&mut self, other: &Served) {
         self.seen += other.seen;
         self.sole += other.sole;
+        self.idle_sole += other.idle_sole;
         self.pair += other.pair;
         self.lone += other.lone;
         self.chance += other.chance;
@@ -131,6 +134,8 @@ pub(super) struct Kind {
     observed: u64,
     /// Threads that were the sole candidate of some span.
     peers: u64,
+    /// The busy threads are shown not to serve: the others suffice.
+    without_busy: bool,
 }
 
 impl Default for Kind {
@@ -144,6 +149,7 @@ impl Default for Kind {
             verdict,
             observed: 0,
             peers: 0,
+            without_busy: false,
         }
     }
 }
@@ -160,9 +166,8 @@ impl Kind {
         self.verdict
     }
 
-    /// Notes which threads were candidates of a span with complete records; `idle` of them
-    /// are not busy.
-    pub(super) fn note_span(&mut self, found: &Found, start: Ns, idle: usize, learned: bool) {
+    /// Notes which threads were candidates of a span with complete records.
+    pub(super) fn note_span(&mut self, found: &Found, start: Ns, learned: bool) {
         if self.counts.current.spans >= HALF_SPANS {
             self.counts.roll();
         }
@@ -173,14 +178,15 @@ impl Kind {
         counts.learned += u64::from(learned);
         let sole = found.list.len() == 1;
         counts.sole += u64::from(sole);
-        counts.idle_none += u64::from(idle == 0);
-        counts.idle_sole += u64::from(idle == 1);
+        counts.idle_none += u64::from(found.idle() == 0);
+        counts.idle_sole += u64::from(found.idle() == 1);
         let lone = learned && sole && found.lone_ends;
         counts.lone += u64::from(lone);
         for candidate in &found.list {
             let served = counts.server(Server::of(candidate, start));
             served.seen += 1;
             served.sole += u64::from(sole);
+            served.idle_sole += u64::from(found.idle() == 1 && !candidate.busy);
             served.pair += u64::from(found.list.len() == 2);
             served.lone += u64::from(lone);
         }
@@ -188,9 +194,11 @@ impl Kind {
 
     /// Notes which threads were candidates at trial offset number `i`, where the span would have
     /// started at `start`.
-    pub(super) fn note_trial(&mut self, i: usize, found: &Found, start: Ns, idle: bool) {
+    pub(super) fn note_trial(&mut self, i: usize, found: &Found, start: Ns) {
         let counts = &mut self.counts.current;
-        counts.trials.note(i, !found.list.is_empty(), idle);
+        counts
+            .trials
+            .note(i, !found.list.is_empty(), found.idle() > 0);
         for candidate in &found.list {
             counts.server(Server::of(candidate, start)).chance += 1;
         }
@@ -249,10 +257,12 @@ impl Kind {
         }
     }
 
-    fn judge(&self, own: KindId, busy: &dyn Fn(ThreadId) -> bool) -> Verdict {
+    fn judge(&mut self, own: KindId, busy: &dyn Fn(ThreadId) -> bool) -> Verdict {
         let spans = self.counts.sum(|c| c.spans);
         let none = self.counts.sum(|c| c.none);
-        let wrong = self.wrong(spans, none).min(self.wrong_without_busy(spans));
+        let without_busy = self.wrong_without_busy(spans);
+        self.without_busy = without_busy <= KIND_WRONG_MAX && self.counts.sum(|c| c.idle_none) == 0;
+        let wrong = self.wrong(spans, none).min(without_busy);
         let refused = if spans < KIND_SPANS_MIN {
             Some(Why::Learning)
         } else if none * NO_CANDIDATE_ONE_IN > spans {
@@ -377,7 +387,7 @@ impl Kind {
         let rest = spans - served.sole as f64;
         let alone = self.counts.sum(|c| c.sole) as f64 - served.sole as f64 + served.pair as f64;
         let visible = (alone / rest.max(1.0)).clamp(0.01, 1.0);
-        let low = served.sole as f64 / (spans + 1.0) / chance_most;
+        let low = self.shown(&served) as f64 / (spans + 1.0) / chance_most;
         let mut high = if served.sole > 0 {
             ((served.sole + 1) as f64 / (spans + 1.0) / visible).min(1.0) / chance_least
         } else {
@@ -400,6 +410,15 @@ impl Kind {
             high *= chance_least;
         }
         (low, high.max(low))
+    }
+
+    /// How many spans a thread is shown to have served.
+    fn shown(&self, served: &Served) -> u64 {
+        if self.without_busy {
+            served.idle_sole.max(served.sole)
+        } else {
+            served.sole
+        }
     }
 
     /// Start of the earliest span that is counted.

@@ -16,7 +16,7 @@ pub(super) const HALF_SPANS: u64 = 2_048;
 /// A kind is believed only while the chance of a wrong thread in it is estimated below this.
 pub(super) const KIND_WRONG_MAX: f64 = 1e-4;
 /// The same for a kind whose spans share threads, on several threads.
-pub(super) const MULTIPLEXED_WRONG_MAX: f64 = 1e-6;
+pub(super) const MULTIPLEXED_WRONG_MAX: f64 = 1e-7;
 /// A thread is named only with at least this probability.
 pub(super) const SCORE_MIN: f64 = 0.999_9;
 /// Prior probability that a thread, or a kind, that has never misbehaved still can.

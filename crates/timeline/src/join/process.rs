@@ -4,7 +4,6 @@
 //! Here a span passes through the parts in order, to learn from it. The decision that uses what was
 //! learned is in `decide.rs`.
 
-use super::candidates::Candidate;
 use super::candidates::Found;
 use super::candidates::Instants;
 use super::candidates::child_windows;
@@ -134,6 +133,7 @@ impl Process {
         }
         self.narrow(span, presence, &mut found);
         if found.clean() {
+            self.mark_busy(&mut found, span.start);
             self.learn_candidates(span, &found, learned);
             if learned {
                 self.learn_chance(span, presence);
@@ -182,13 +182,13 @@ impl Process {
     }
 
     fn learn_candidates(&mut self, span: &SpanFacts<'_>, found: &Found, learned: bool) {
-        let idle = self.idle(found, span.start);
-        self.check.note_span(!found.list.is_empty(), idle > 0);
+        self.check
+            .note_span(!found.list.is_empty(), found.idle() > 0);
         if let Some(kind) = self.kinds.get_mut(&span.kind) {
-            kind.note_span(found, span.start, idle, learned);
+            kind.note_span(found, span.start, learned);
         }
         if let [only] = found.list.as_slice() {
-            if self.sole.sum(|s| s.main + s.others) >= 2 * HALF_SPANS {
+            if self.sole.current.main + self.sole.current.others >= HALF_SPANS {
                 self.sole.roll();
             }
             self.sole.current.main += u64::from(only.main);
@@ -214,25 +214,27 @@ impl Process {
             if start < self.first {
                 continue;
             }
-            let found = find(presence, span.process, &earlier);
+            let mut found = find(presence, span.process, &earlier);
             if !found.clean() {
                 continue;
             }
-            let idle = self.idle(&found, start) > 0;
-            self.check.note_trial(i, !found.list.is_empty(), idle);
+            self.mark_busy(&mut found, start);
+            self.check
+                .note_trial(i, !found.list.is_empty(), found.idle() > 0);
             if let Some(kind) = self.kinds.get_mut(&span.kind) {
-                kind.note_trial(i, &found, start, idle);
+                kind.note_trial(i, &found, start);
             }
         }
     }
 
-    /// How many candidates are not busy threads.
-    fn idle(&self, found: &Found, start: Ns) -> usize {
-        let idle = |candidate: &&Candidate| match Server::of(candidate, start) {
-            Server::Brief => true,
-            Server::Thread(thread) => !self.shares.busy(thread),
-        };
-        found.list.iter().filter(idle).count()
+    /// Says which candidates are busy threads. A thread too young to tell is not.
+    fn mark_busy(&self, found: &mut Found, start: Ns) {
+        for candidate in &mut found.list {
+            candidate.busy = match Server::of(candidate, start) {
+                Server::Brief => false,
+                Server::Thread(thread) => self.shares.busy(thread),
+            };
+        }
     }
 
     fn renew(&mut self, span: &SpanFacts<'_>, found: &Found, checked: Checked) {

@@ -290,6 +290,14 @@ impl Tally {
         if span.place == Place::Root && span.before >= 200 {
             self.roots += 1;
             self.roots_joined += u64::from(last.thread.is_some());
+            if last.why == Why::Clock && std::env::var("DEBUG").is_ok() {
+                println!(
+                    "CLOCK {} {} {}",
+                    span.before,
+                    (span.end - BEGIN) / MS,
+                    (span.end - span.start) / MS
+                );
+            }
             if last.why != Why::Found {
                 *self.why.entry(last.why.name()).or_default() += 1;
             }
