@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What each hook is for: which causes go with it if the kernel refuses it.
+//! What each hook is for: which causes go with it where the kernel has it not.
 //!
-//! The probes try each of their programs for real; this only says what a refusal costs. A hook that
-//! is not in the table is a detail of others: then every cause can still be told.
+//! The probes try each of their programs for real; this only says what the outcome costs. Where the
+//! kernel lacks a tracepoint, the probes do without it and only its causes are lost. Where it has
+//! the tracepoint and refuses the program, they do not load at all: they load together or not.
 
 use lacuna_probes::HookReport;
 use lacuna_timeline::Cause;
@@ -14,10 +15,13 @@ use super::every_cause;
 /// what it says last is the reason.
 const REASON_BYTES_MAX: usize = 1_000;
 
+/// What libbpf says of a tracepoint that the kernel's type information does not know.
+const ABSENT: &str = "failed to find kernel BTF type ID";
+
 /// What a hook is for.
 enum Use {
-    /// Without it there is no record of switches at all.
-    Switches,
+    /// Without it no stretch of time can be told.
+    Everything,
     /// These causes come from it.
     Causes(&'static [Cause]),
     /// Only this gets weaker.
@@ -26,63 +30,70 @@ enum Use {
 
 /// By the name of the tracepoint or iterator, which is what comes after the last `/`.
 fn used_for(hook: &str) -> Use {
-    let name = hook.rsplit('/').next().unwrap_or(hook);
-    match name {
-        "sched_switch" | "sched_waking" | "sched_wakeup_new" => Use::Switches,
+    match hook.rsplit('/').next().unwrap_or(hook) {
         "sched_migrate_task" => Use::Causes(&[Cause::RunqPreempted, Cause::RunqWakeup]),
         "mm_compaction_begin" | "mm_compaction_end" => Use::Causes(&[Cause::MemCompaction]),
         "mm_vmscan_memcg_reclaim_begin" | "mm_vmscan_memcg_reclaim_end" => {
             Use::Causes(&[Cause::MemLimit])
         }
-        "mm_vmscan_direct_reclaim_begin"
-        | "mm_vmscan_direct_reclaim_end"
-        | "mm_vmscan_node_reclaim_begin"
-        | "mm_vmscan_node_reclaim_end" => Use::Causes(&[Cause::MemReclaim]),
-        "balance_dirty_pages" => Use::Causes(&[Cause::DiskDirty]),
-        "task" => Use::Detail(
-            "threads that do not switch are not confirmed: their time stays unknown until they do",
-        ),
+        "mm_vmscan_direct_reclaim_begin" | "mm_vmscan_direct_reclaim_end" => {
+            Use::Causes(&[Cause::MemReclaim])
+        }
+        "mm_vmscan_node_reclaim_begin" | "mm_vmscan_node_reclaim_end" => {
+            Use::Detail("reclaim within one memory node shows only where its stack was taken")
+        }
         "sched_process_exec" => {
             Use::Detail("a program started by another than its first thread is taken for a new one")
         }
-        "sched_process_fork" | "task_newtask" => {
-            Use::Detail("new processes are watched later than from their first instruction")
-        }
-        "sched_process_exit" | "sched_process_free" => {
-            Use::Detail("ended threads are noticed later")
-        }
         "task_rename" => Use::Detail("threads keep the name that they had when first seen"),
-        _ => Use::Detail("what it adds to the answers is missing"),
+        "inet_sock_set_state" => Use::Detail(
+            "under overload, processes that send spans are not recognised by their connection",
+        ),
+        _ => Use::Everything,
     }
 }
 
 /// What became of one hook.
 pub(super) fn check(report: &HookReport) -> Check {
-    let name = format!("hook {} ({})", report.hook, report.program);
-    let refusal = match &report.outcome {
-        Ok(()) => return Check::ok(name, "loads and attaches"),
-        Err(refusal) => last_words(refusal),
+    let name = match &*report.program {
+        // Nothing could be tried.
+        "" => "hooks".to_owned(),
+        program => format!("hook {} ({program})", report.hook),
     };
-    let fix = "the checks above say why a kernel refuses programs; if none of them does, this \
-               kernel is not supported yet";
-    match used_for(&report.hook) {
-        Use::Switches => Check::missing(name, format!("refused: {refusal}"), every_cause(), fix),
-        Use::Causes(causes) => Check::missing(
+    let error = match &report.outcome {
+        Ok(()) => return Check::ok(name, "loads and attaches"),
+        Err(error) => error,
+    };
+    if !error.contains(ABSENT) {
+        return Check::missing(
             name,
-            format!("refused: {refusal}"),
-            causes.iter().copied(),
-            fix,
-        ),
-        Use::Detail(what) => Check::degraded(name, format!("refused: {refusal}; {what}"), fix),
+            format!("refused: {}", shortened(error)),
+            every_cause(),
+            "the other checks say why a kernel refuses programs; if none does, this kernel is not \
+             supported yet, and the text of the refusal belongs into a report",
+        );
+    }
+    let fix = "boot a kernel that has this tracepoint";
+    let why = "this kernel has no such tracepoint";
+    match used_for(&report.hook) {
+        Use::Everything => Check::missing(name, why, every_cause(), fix),
+        Use::Causes(causes) => Check::missing(name, why, causes.iter().copied(), fix),
+        Use::Detail(what) => Check::degraded(name, format!("{why}: {what}"), fix),
     }
 }
 
-/// The end of a text, on one line.
-fn last_words(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut from = line.len().saturating_sub(REASON_BYTES_MAX);
-    while !line.is_char_boundary(from) {
-        from += 1;
-    }
-    line.get(from..).unwrap_or_default().to_owned()
+/// The first line of a refusal, which says what kind it is, and as much of its end as there is room for.
+fn shortened(text: &str) -> String {
+    let text = text.trim();
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    let end = |text: &str| {
+        let mut from = text.len().saturating_sub(REASON_BYTES_MAX);
+        while !text.is_char_boundary(from) {
+            from += 1;
+        }
+        text.get(from..).unwrap_or_default().to_owned()
+    };
+    format!("{}\n{}", end(first), end(rest))
+        .trim_end()
+        .to_owned()
 }

@@ -325,25 +325,60 @@ fn hidden_symbols_cost_what_only_a_stack_proves() {
 }
 
 #[test]
-fn a_refused_hook_costs_its_causes_and_says_the_kernels_last_words() {
+fn a_tracepoint_that_the_kernel_lacks_costs_its_causes() {
+    let absent =
+        |hook: &str| format!("libbpf: prog 'p': failed to find kernel BTF type ID of '{hook}': -3");
     let mut host = Host::healthy();
-    let log = format!(
-        "0: R1=ctx() R10=fp0\n{}invalid bpf_context access off=24\n",
-        "x\n".repeat(9_999)
-    );
-    host.trials.hooks[1].outcome = Err(log);
+    host.trials.hooks[1].outcome = Err(absent("mm_compaction_begin"));
     let check = host.only("hook tp_btf/mm_compaction_begin (on_compaction)");
     assert_eq!(
         (check.status, check.costs),
         (Status::Missing, vec!["mem.compaction"])
     );
-    assert!(check.why.ends_with("invalid bpf_context access off=24") && check.why.len() < 1_100);
 
     let mut host = Host::healthy();
-    host.trials.hooks[2].outcome = Err("not found".to_owned());
-    let check = host.only("hook iter/task (snapshot)");
+    host.trials.hooks[0].outcome = Err(absent("sched_switch"));
+    let check = host.only("hook tp_btf/sched_switch (on_switch)");
+    assert_eq!(check.costs, names(every_cause()));
+
+    let mut host = Host::healthy();
+    host.trials.hooks[2].hook = "tp_btf/task_rename".to_owned();
+    host.trials.hooks[2].outcome = Err(absent("task_rename"));
+    let check = host.only("hook tp_btf/task_rename (snapshot)");
     assert_eq!(check.status, Status::Degraded, "{check:?}");
     assert!(check.costs.is_empty() && !host.report().costs_a_cause());
+}
+
+#[test]
+fn a_refused_hook_costs_everything_and_says_the_kernels_first_and_last_words() {
+    let mut host = Host::healthy();
+    let log = format!(
+        "Permission denied\n0: R1=ctx() R10=fp0\n{}invalid bpf_context access off=24\n",
+        "x\n".repeat(9_999)
+    );
+    host.trials.hooks[1].outcome = Err(log);
+    let check = host.only("hook tp_btf/mm_compaction_begin (on_compaction)");
+    assert_eq!(check.status, Status::Missing);
+    assert_eq!(
+        check.costs,
+        names(every_cause()),
+        "they load together or not"
+    );
+    assert!(check.why.starts_with("refused: Permission denied\n"));
+    assert!(check.why.ends_with("invalid bpf_context access off=24") && check.why.len() < 1_100);
+}
+
+#[test]
+fn hooks_that_could_not_be_tried_are_one_row() {
+    let mut host = Host::healthy();
+    host.trials.hooks = vec![HookReport {
+        hook: "BTF".to_owned(),
+        program: String::new(),
+        outcome: Err("cannot read it".to_owned()),
+    }];
+    let check = host.only("hooks");
+    assert_eq!(check.costs, names(every_cause()));
+    assert!(check.why.contains("cannot read it"));
 }
 
 #[test]
@@ -417,7 +452,7 @@ fn a_host_without_any_files_is_described_all_the_same() {
 fn text_is_aligned_plain_in_a_pipe_and_coloured_on_a_terminal() {
     let mut host = Host::healthy();
     for hook in &mut host.trials.hooks {
-        hook.outcome = Err("Operation not permitted".to_owned());
+        hook.outcome = Err(format!("Operation not permitted\n{}", hook.program));
     }
     host.remove("sys/kernel/btf/vmlinux");
     let report = host.report();
@@ -431,7 +466,7 @@ fn text_is_aligned_plain_in_a_pipe_and_coloured_on_a_terminal() {
         plain.contains("  ok       kernel version             6.18.44-1-amd64: 5.11 or later\n"),
         "{plain}"
     );
-    assert!(plain.contains("costs: every cause\n") && plain.contains("costs: mem.compaction\n"));
+    assert!(plain.contains("3 hooks") && plain.contains("costs: every cause\n"));
     let coloured = text::render(
         &report,
         Style {

@@ -62,7 +62,19 @@ pub(super) fn render(report: &Report, style: Style) -> String {
         match same.as_slice() {
             [] => {}
             [one] => row(&mut text, style, one, &one.name),
-            several => row(&mut text, style, check, &format!("{} hooks", several.len())),
+            several => {
+                // What each refusal says beyond its first line is its own.
+                let shared = Check {
+                    why: first_line(&check.why).to_owned(),
+                    ..check.clone()
+                };
+                row(
+                    &mut text,
+                    style,
+                    &shared,
+                    &format!("{} hooks", several.len()),
+                );
+            }
         }
     }
     text.push_str(&summary(report));
@@ -74,7 +86,12 @@ fn is_hook(check: &Check) -> bool {
 }
 
 fn says_the_same(one: &Check, other: &Check) -> bool {
-    (one.status, &one.why, &one.costs) == (other.status, &other.why, &other.costs)
+    (one.status, first_line(&one.why), &one.costs)
+        == (other.status, first_line(&other.why), &other.costs)
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 fn row(text: &mut String, style: Style, check: &Check, name: &str) {
