@@ -43,9 +43,9 @@ pub(super) fn culprits(
     }
 
     if parts.iter().any(|part| is_queueing(part.cause)) {
-        return blame.behind(column);
+        return blame.behind(column, style);
     }
-    blame.named(column)
+    blame.named(column, style)
 }
 
 /// Waits for a CPU: there the culprits are those who ran instead.
@@ -137,11 +137,11 @@ impl Blame {
     }
 
     /// "behind backup (pid 4123) 181 ms, kworker/3:1 9 ms, 4 others 8 ms"
-    fn behind(&self, column: Column) -> String {
+    fn behind(&self, column: Column, style: Style) -> String {
         let mut items: Vec<String> = self
             .named
             .iter()
-            .map(|one| format!("{} {}", name(one), column.show(one.ns)))
+            .map(|one| format!("{} {}", name(one, style), column.show(one.ns)))
             .collect();
         items.extend(self.others(column));
         let mut line = match items.is_empty() {
@@ -161,11 +161,11 @@ impl Blame {
     }
 
     /// "/kubepods/payments: cpu.max 2.0", with durations only where there are several.
-    fn named(&self, column: Column) -> String {
+    fn named(&self, column: Column, style: Style) -> String {
         let several = self.named.len() > 1 || self.rest_ns > 0;
         let mut items: Vec<String> = Vec::new();
         for one in &self.named {
-            let mut item = with_detail(one);
+            let mut item = with_detail(one, style);
             if several && one.ns > 0 {
                 item = format!("{item} {}", column.show(one.ns));
             }
@@ -196,19 +196,22 @@ fn is_same(a: &Culprit, b: &Culprit, style: Style) -> bool {
         && (a.detail == b.detail || a.kind == CulpritKind::Thread)
 }
 
-fn name(culprit: &Culprit) -> String {
+fn name(culprit: &Culprit, style: Style) -> String {
     let mut name = match (culprit.kind, culprit.name.as_str()) {
         (CulpritKind::Unknown, "") => "somebody".to_owned(),
         (_, name) => plain(name),
     };
-    if culprit.pid != 0 {
+    let is_first_thread = culprit.tid == culprit.pid || culprit.tid == 0;
+    if style.verbose && !is_first_thread {
+        name = format!("{name} (pid {}, thread {})", culprit.pid, culprit.tid);
+    } else if culprit.pid != 0 {
         name = format!("{name} (pid {})", culprit.pid);
     }
     name
 }
 
-fn with_detail(culprit: &Culprit) -> String {
-    let name = name(culprit);
+fn with_detail(culprit: &Culprit, style: Style) -> String {
+    let name = name(culprit, style);
     match (culprit.detail.as_str(), name.is_empty()) {
         ("", _) => name,
         (detail, true) => plain(detail),
@@ -248,7 +251,7 @@ pub(super) fn chain(links: &[ChainLink], owner: Owner<'_>, column: Column, style
     let last = links.last().and_then(|link| link.culprits.first());
     line.extend(
         last.filter(|last| !last.name.is_empty())
-            .map(|last| format!("<- {}", name(last))),
+            .map(|last| format!("<- {}", name(last, style))),
     );
     line.join(" ")
 }
