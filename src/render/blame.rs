@@ -201,7 +201,7 @@ fn name(culprit: &Culprit, style: Style) -> String {
         (CulpritKind::Unknown, "") => "somebody".to_owned(),
         (_, name) => plain(name),
     };
-    let is_first_thread = culprit.tid == culprit.pid || culprit.tid == 0;
+    let is_first_thread = [0, culprit.pid].contains(&culprit.tid) || culprit.pid == 0;
     if style.verbose && !is_first_thread {
         name = format!("{name} (pid {}, thread {})", culprit.pid, culprit.tid);
     } else if culprit.pid != 0 {
