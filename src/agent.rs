@@ -116,7 +116,15 @@ fn serve_until_told(
     let (changed, changes) = watch::channel(0);
     let spans = Arc::new(Mutex::new(crate::engine::Spans::default()));
     let ready = Arc::new(AtomicBool::new(false));
-    let door = Arc::new(Door::new(spans.clone(), asks, changes, ready.clone()));
+    let counters = Arc::new(otlp::OtlpCounters::default());
+    let door = Arc::new(Door::new(
+        shared.clone(),
+        counters.clone(),
+        spans.clone(),
+        asks,
+        changes,
+        ready.clone(),
+    ));
     let explainer = Explainer::new(root, shared.clone(), spans, changed);
     let stop = Arc::new(AtomicBool::new(false));
     let (ended, mut endings) = mpsc::channel(8);
@@ -142,7 +150,7 @@ fn serve_until_told(
 
     let runtime = serve::runtime(SERVE_THREADS, give_up_privilege)?;
     let told = runtime.block_on(async {
-        start_servers(settings, listeners, sink, door)?;
+        start_servers(settings, listeners, sink, counters, door)?;
         ready.store(true, Ordering::Release);
         wait_for_end(&mut endings).await
     });
@@ -195,9 +203,9 @@ fn start_servers(
     settings: &AgentSettings,
     listeners: Listeners,
     sink: otlp::Sink,
+    counters: Arc<otlp::OtlpCounters>,
     door: Arc<Door>,
 ) -> Result<()> {
-    let counters = Arc::new(otlp::OtlpCounters::default());
     let receiver = otlp::Receiver::new(sink, counters.clone());
     let api_counters = Arc::default();
     let servers = [

@@ -75,6 +75,9 @@ pub(crate) trait Answers: Send + Sync + 'static {
 
     /// Whether spans are taken and explained by now.
     fn ready(&self) -> bool;
+
+    /// What was done and could not be done so far, by fixed words.
+    fn health(&self) -> serde_json::Value;
 }
 
 /// Which recent spans are wanted.
@@ -95,7 +98,7 @@ pub(crate) fn router<A: Answers>(answers: Arc<A>, listening: &Address) -> Router
         .route("/api/v1/traces/{trace_id}", get(trace::<A>))
         .route("/api/v1/spans", get(spans::<A>))
         .route("/api/v1/explain", post(explain::<A>))
-        .route("/healthz", get(async || ok(&json!({"status": "ok"}))))
+        .route("/healthz", get(health::<A>))
         .route("/readyz", get(ready::<A>))
         .fallback(async || refusal(StatusCode::NOT_FOUND, "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
@@ -212,6 +215,10 @@ async fn spans<A: Answers>(
             }))
         }
     }
+}
+
+async fn health<A: Answers>(State(api): State<Api<A>>) -> Response {
+    ok(&api.answers.health())
 }
 
 async fn ready<A: Answers>(State(api): State<Api<A>>) -> Response {

@@ -69,6 +69,10 @@ impl Answers for Stub {
     fn ready(&self) -> bool {
         self.ready
     }
+
+    fn health(&self) -> serde_json::Value {
+        serde_json::json!({"status": "ok"})
+    }
 }
 
 /// A served stub; the server ends with this.

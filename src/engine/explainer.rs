@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ use anyhow::Context;
 use anyhow::Result;
 use lacuna_host::root::Root;
 use lacuna_timeline::Ns;
+use lacuna_timeline::join::Joined;
 use lacuna_timeline::join::Joiner;
 use lacuna_timeline::join::SpanKey;
 use lacuna_timeline::recorder::Recorder;
@@ -205,8 +207,10 @@ impl Explainer {
         let recorder = shared.recorder();
         let mut spans = lock(&all);
         // First all are learned from, then all are answered: what one span shows settles another.
+        let mut first = HashSet::new();
         for &key in due {
             if spans.observe(key)
+                && first.insert(key)
                 && let Some(subject) = Subject::of(&spans, key, &mut self.kinds)
                 && let Some(facts) = subject.join_facts()
             {
@@ -214,14 +218,22 @@ impl Explainer {
             }
         }
         for &key in due {
-            if let Some(answer) = self.answer(&spans, key, &recorder) {
+            if let Some((answer, joined)) = self.answer(&spans, key, &recorder) {
+                if first.contains(&key) {
+                    shared.tally().count(&joined);
+                }
                 spans.answer(key, answer);
             }
         }
     }
 
     /// The answer of one span behind the horizon.
-    fn answer(&mut self, spans: &Spans, key: SpanKey, recorder: &Recorder) -> Option<SpanAnswer> {
+    fn answer(
+        &mut self,
+        spans: &Spans,
+        key: SpanKey,
+        recorder: &Recorder,
+    ) -> Option<(SpanAnswer, Joined)> {
         let subject = Subject::of(spans, key, &mut self.kinds)?;
         let shared = &self.shared;
         let from = shared.clock.to_unix(recorder.reach());
@@ -231,15 +243,16 @@ impl Explainer {
             recorder,
             cgroups: &shared.cgroups,
         };
-        let answer = match subject.join_facts() {
-            Some(of_join) => answer(&facts, &self.joiner.join(&of_join, recorder), &names),
-            None => answer(&facts, &subject.unjoined(), &names),
+        let joined = match subject.join_facts() {
+            Some(of_join) => self.joiner.join(&of_join, recorder),
+            None => subject.unjoined(),
         };
+        let answer = answer(&facts, &joined, &names);
         // The identities are checked on what goes out, not only in tests (invariant 3).
         if answer.check().is_err() {
             shared.violations.fetch_add(1, Ordering::Relaxed);
         }
-        Some(answer)
+        Some((answer, joined))
     }
 
     /// Answers a question with what is known now.
@@ -251,7 +264,8 @@ impl Explainer {
         let answers = keys.into_iter().filter_map(|key| {
             let entry = asked.spans.get(key)?;
             if end_of(entry) <= horizon {
-                return self.answer(&asked.spans, key, &recorder);
+                let answer = self.answer(&asked.spans, key, &recorder);
+                return answer.map(|(answer, _)| answer);
             }
             let subject = Subject::of(&asked.spans, key, &mut self.kinds)?;
             Some(without_thread(&subject.facts(0, 0), Status::Pending))

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Placing a span: whose it is, and where it lies on the kernel's clock.
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -19,7 +18,6 @@ use crate::serve::Connection;
 use super::origin::Claim;
 use super::origin::Origin;
 use super::origin::Origins;
-use super::origin::WhyUnknown;
 use super::shared::Shared;
 use super::spans::Place;
 use super::spans::Window;
@@ -35,7 +33,6 @@ pub(super) struct Placer {
     /// Which process exported the spans of a `service.instance.id`: for questions about spans that
     /// went another way.
     instances: HashMap<Box<str>, ProcessId>,
-    unknown: BTreeMap<WhyUnknown, u64>,
 }
 
 impl Placer {
@@ -45,7 +42,6 @@ impl Placer {
             origins,
             shared,
             instances: HashMap::new(),
-            unknown: BTreeMap::new(),
         }
     }
 
@@ -88,7 +84,8 @@ impl Placer {
                     .then_some(process)
             }
             Origin::Unknown(why) => {
-                *self.unknown.entry(why).or_default() += 1;
+                let mut tally = self.shared.tally();
+                *tally.unknown_processes.entry(why.name()).or_default() += 1;
                 None
             }
         }

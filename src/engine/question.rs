@@ -21,9 +21,11 @@ use crate::answer::SpanList;
 use crate::answer::Status;
 use crate::api::Answers;
 use crate::api::SpansQuery;
+use crate::otlp::OtlpCounters;
 use crate::otlp::SpanIn;
 use crate::serve::Peer;
 
+use super::shared::Shared;
 use super::shared::lock;
 use super::spans::Found;
 use super::spans::Spans;
@@ -90,6 +92,8 @@ impl Asked {
 
 /// Where the API asks.
 pub(crate) struct Door {
+    shared: Arc<Shared>,
+    otlp: Arc<OtlpCounters>,
     spans: Arc<Mutex<Spans>>,
     asks: mpsc::Sender<Ask>,
     changed: watch::Receiver<u64>,
@@ -99,12 +103,16 @@ pub(crate) struct Door {
 impl Door {
     /// A door to the explainer at the other end of `asks`.
     pub(crate) fn new(
+        shared: Arc<Shared>,
+        otlp: Arc<OtlpCounters>,
         spans: Arc<Mutex<Spans>>,
         asks: mpsc::Sender<Ask>,
         changed: watch::Receiver<u64>,
         ready: Arc<AtomicBool>,
     ) -> Door {
         Door {
+            shared,
+            otlp,
             spans,
             asks,
             changed,
@@ -197,5 +205,20 @@ impl Answers for Door {
 
     fn ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    fn health(&self) -> serde_json::Value {
+        // Each lock by itself: the counts need not be of one instant.
+        let recorder = self.shared.recorder().stats();
+        let spans = lock(&self.spans).counts();
+        let tally = self.shared.tally().clone();
+        super::health::report(
+            &tally,
+            spans,
+            &recorder,
+            &self.otlp,
+            self.shared.lost_records.load(Ordering::Relaxed),
+            self.shared.violations.load(Ordering::Relaxed),
+        )
     }
 }

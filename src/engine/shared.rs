@@ -5,13 +5,11 @@
 //! another is held, except the recorder's first.
 
 use std::collections::HashMap;
-use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use lacuna_host::clock::Clock;
 use lacuna_host::root::Root;
@@ -21,6 +19,8 @@ use lacuna_timeline::event::ThreadInfo;
 use lacuna_timeline::recorder::Recorder;
 
 use crate::explain::CgroupNames;
+
+use super::health::Tally;
 
 /// How many processes are known by their tgid; at the limit those without a living thread go.
 const PROCESSES_MAX: usize = 65_536;
@@ -35,12 +35,12 @@ pub(crate) struct Shared {
     pub(crate) lost_records: AtomicU64,
     /// Accounts whose sums did not hold: a defect of ours; must stay 0.
     pub(crate) violations: AtomicU64,
+    tally: Mutex<Tally>,
     recorder: Mutex<Recorder>,
     processes: Mutex<HashMap<u32, ProcessId>>,
     /// Answers are wanted up to here: the feed moves the horizon only when somebody waits.
     wanted: AtomicU64,
-    horizon: Mutex<Ns>,
-    horizon_moved: Condvar,
+    horizon: AtomicU64,
     /// Processes that are to be watched when not everything is.
     to_watch: Mutex<Vec<u32>>,
 }
@@ -56,11 +56,11 @@ impl Shared {
             cgroups: CgroupNames::discover(root),
             lost_records: AtomicU64::new(0),
             violations: AtomicU64::new(0),
+            tally: Mutex::default(),
             recorder: Mutex::new(recorder),
             processes: Mutex::new(HashMap::new()),
             wanted: AtomicU64::new(0),
-            horizon: Mutex::new(0),
-            horizon_moved: Condvar::new(),
+            horizon: AtomicU64::new(0),
             to_watch: Mutex::new(Vec::new()),
         })
     }
@@ -68,6 +68,11 @@ impl Shared {
     /// The recorder, locked.
     pub(crate) fn recorder(&self) -> MutexGuard<'_, Recorder> {
         lock(&self.recorder)
+    }
+
+    /// What the explainer has counted, locked.
+    pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
+        lock(&self.tally)
     }
 
     /// Notes a thread's process.
@@ -95,30 +100,17 @@ impl Shared {
 
     /// Whether somebody waits for answers behind the horizon.
     pub(super) fn horizon_is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Relaxed) > *lock(&self.horizon)
+        self.wanted.load(Ordering::Relaxed) > self.horizon()
     }
 
     /// Up to where answers may be given.
     pub(crate) fn horizon(&self) -> Ns {
-        *lock(&self.horizon)
+        self.horizon.load(Ordering::Acquire)
     }
 
-    /// Moves the horizon and wakes who waits for it.
+    /// Moves the horizon; the recorder has been told before.
     pub(super) fn move_horizon(&self, to: Ns) {
-        let mut horizon = lock(&self.horizon);
-        *horizon = to.max(*horizon);
-        self.horizon_moved.notify_all();
-    }
-
-    /// Waits for the horizon to pass `at`; false when the time is over before that.
-    pub(crate) fn wait_for_horizon(&self, at: Ns, timeout: Duration) -> bool {
-        self.want(at);
-        let horizon = lock(&self.horizon);
-        let waited = self
-            .horizon_moved
-            .wait_timeout_while(horizon, timeout, |horizon| *horizon < at);
-        let (horizon, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *horizon >= at
+        self.horizon.fetch_max(to, Ordering::Release);
     }
 
     /// Has a process watched, should not everything be.

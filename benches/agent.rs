@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the whole agent costs, and how fast it explains: prints figures, asserts none.
+//!
+//! Run as root on a machine that does nothing else (`make bench`). It starts the release binary as a
+//! user would. Throughput is measured in interleaved rounds, so that a machine whose speed drifts
+//! slows all states alike; medians are printed. Budgets are in docs/overhead.md.
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
+use opentelemetry_proto::tonic::trace::v1::ScopeSpans;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+
+/// Rounds of the throughput measurement; the median of each state is printed.
+const ROUNDS: usize = 7;
+/// Round trips of one `perf bench sched pipe`: some seconds' worth of switches.
+const PIPE_LOOPS: &str = "200000";
+/// Spans that are sent to be explained.
+const SPANS: usize = 100_000;
+/// Spans of one request: the SDKs' default.
+const BATCH: usize = 512;
+/// How long the agent's own cost is watched.
+const COST_WINDOW: Duration = Duration::from_secs(10);
+/// Switches a second while that is measured.
+const SWITCHES_PER_SECOND: u64 = 20_000;
+/// The longest that any one thing may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() {
+    if !rustix::process::geteuid().is_root() {
+        println!("not run: the agent loads programs into the kernel and needs root");
+        return;
+    }
+    pipe_throughput();
+    cost_at_rate();
+    spans_per_second();
+}
+
+/// A running agent; ended when it is dropped.
+struct Agent {
+    child: Child,
+    http_port: u16,
+    directory: PathBuf,
+}
+
+impl Agent {
+    fn start(watch: &str) -> Agent {
+        let name = format!(
+            "lacuna-bench-{}-{}",
+            std::process::id(),
+            watch.replace(':', "-")
+        );
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).expect("a directory for the socket");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lacuna"))
+            .args([
+                "agent",
+                "--otlp-grpc",
+                "127.0.0.1:0",
+                "--otlp-http",
+                "127.0.0.1:0",
+            ])
+            .args(["--watch", watch, "--api"])
+            .arg(format!("unix:{}/api.sock", directory.display()))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the agent starts");
+        let mut http_port = 0;
+        let mut lines = BufReader::new(child.stderr.take().expect("its standard error")).lines();
+        for line in lines.by_ref().map_while(Result::ok) {
+            if let Some(address) = line.strip_prefix("listening otlp-http 127.0.0.1:") {
+                http_port = address.parse().expect("a port");
+            }
+            if line.starts_with("listening api") {
+                break;
+            }
+        }
+        assert_ne!(http_port, 0, "the agent listens");
+        std::thread::spawn(move || lines.for_each(drop));
+        Agent {
+            child,
+            http_port,
+            directory,
+        }
+    }
+
+    /// A number of `/healthz`, by its path.
+    fn health(&self, pointer: &str) -> u64 {
+        let mut stream = UnixStream::connect(self.directory.join("api.sock")).expect("its API");
+        let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("a question");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+        let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        body.pointer(pointer)
+            .and_then(serde_json::Value::as_u64)
+            // A word that has not been counted yet is not there.
+            .unwrap_or(0)
+    }
+
+    /// CPU time so far, and resident memory.
+    fn cost(&self) -> (Duration, u64) {
+        let pid = self.child.id();
+        let read = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("/proc");
+        let schedstats = std::fs::read_dir(format!("/proc/{pid}/task")).expect("/proc");
+        let on_cpu_ns: u64 = schedstats
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+            .filter_map(|text| text.split(' ').next()?.parse::<u64>().ok())
+            .sum();
+        let status = read("status");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok());
+        (Duration::from_nanos(on_cpu_ns), kib.unwrap_or(0))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// `perf bench sched pipe` on one CPU: round trips a second.
+fn pipe() -> f64 {
+    let output = Command::new("taskset")
+        .args([
+            "-c", "0", "perf", "bench", "sched", "pipe", "-l", PIPE_LOOPS,
+        ])
+        .output()
+        .expect("perf and taskset are installed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.contains("ops/sec"));
+    let number = line.and_then(|line| line.trim().split(' ').next());
+    number
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("perf bench says no rate: {text}"))
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Round trips of a pipe with nothing, beside an agent that does not watch them, and watched.
+fn pipe_throughput() {
+    let states = [
+        ("nothing", None),
+        ("agent, not watched", Some("comm:nobody")),
+        ("agent, watched", Some("all")),
+    ];
+    let mut rates = vec![Vec::new(); states.len()];
+    for _ in 0..ROUNDS {
+        for (state, rates) in states.iter().zip(&mut rates) {
+            let _agent = state.1.map(Agent::start);
+            rates.push(pipe());
+        }
+    }
+    let medians: Vec<f64> = rates.iter_mut().map(|rates| median(rates)).collect();
+    println!("perf bench sched pipe, one CPU, medians of {ROUNDS} interleaved rounds");
+    for ((name, _), rate) in states.iter().zip(&medians) {
+        let each_ns = 1e9 / rate / 2.0;
+        let added_ns = each_ns - 1e9 / medians[0] / 2.0;
+        println!(
+            "  {name:20} {rate:9.0} round trips/s   {:5.3} of nothing   {added_ns:6.0} ns more a switch",
+            rate / medians[0]
+        );
+    }
+}
+
+/// Two threads that pass a byte to and fro, so often a second; returns when told by the clock.
+fn ping_pong(switches_per_second: u64, window: Duration) -> u64 {
+    let (mut a_in, mut a_out) = std::io::pipe().expect("a pipe");
+    let (mut b_in, mut b_out) = std::io::pipe().expect("a pipe");
+    let echo = std::thread::spawn(move || {
+        let mut byte = [0];
+        while a_in.read_exact(&mut byte).is_ok() && b_out.write_all(&byte).is_ok() {}
+    });
+    let began = Instant::now();
+    let mut trips = 0;
+    while began.elapsed() < window {
+        // Two waits a trip, each one switch out and one in.
+        let due = began.elapsed().as_micros() as u64 * switches_per_second / 2_000_000;
+        if trips >= due {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
+        let mut byte = [1];
+        a_out.write_all(&byte).expect("a pipe");
+        b_in.read_exact(&mut byte).expect("a pipe");
+        trips += 1;
+    }
+    drop(a_out);
+    echo.join().expect("the echo ends");
+    trips
+}
+
+/// The agent's own CPU time and memory while it watches so many switches a second.
+fn cost_at_rate() {
+    let agent = Agent::start("all");
+    ping_pong(SWITCHES_PER_SECOND, Duration::from_secs(2));
+    let (before, _) = agent.cost();
+    let records_before = agent.health("/recorder/records_in");
+    let began = Instant::now();
+    ping_pong(SWITCHES_PER_SECOND, COST_WINDOW);
+    let window = began.elapsed();
+    let (after, kib) = agent.cost();
+    let records = agent.health("/recorder/records_in") - records_before;
+    println!(
+        "agent at {:.0} records a second",
+        records as f64 / window.as_secs_f64()
+    );
+    println!(
+        "  {:.2} % of one CPU, {:.0} MiB resident, {} records lost",
+        100.0 * (after - before).as_secs_f64() / window.as_secs_f64(),
+        kib as f64 / 1024.0,
+        agent.health("/lost_records"),
+    );
+}
+
+fn unix_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("a clock behind 1970").as_nanos() as u64
+}
+
+/// Requests with real spans of this thread: each waits a little.
+fn requests() -> Vec<Vec<u8>> {
+    let mut next = 1_u64;
+    let mut requests = Vec::new();
+    while requests.len() * BATCH < SPANS {
+        let spans = (0..BATCH)
+            .map(|_| {
+                next += 1;
+                let start_time_unix_nano = unix_ns();
+                std::thread::sleep(Duration::from_nanos(1));
+                Span {
+                    trace_id: u128::from(next).to_be_bytes().to_vec(),
+                    span_id: next.to_be_bytes().to_vec(),
+                    name: "bench".to_owned(),
+                    start_time_unix_nano,
+                    end_time_unix_nano: unix_ns(),
+                    ..Span::default()
+                }
+            })
+            .collect();
+        let scope_spans = vec![ScopeSpans {
+            spans,
+            ..ScopeSpans::default()
+        }];
+        let resource_spans = vec![ResourceSpans {
+            scope_spans,
+            ..ResourceSpans::default()
+        }];
+        requests.push(ExportTraceServiceRequest { resource_spans }.encode_to_vec());
+    }
+    requests
+}
+
+/// From the first request to the last answer.
+fn spans_per_second() {
+    let agent = Agent::start("all");
+    let requests = requests();
+    let wanted = (requests.len() * BATCH) as u64;
+    let mut stream = TcpStream::connect(("127.0.0.1", agent.http_port)).expect("its OTLP port");
+    let (cpu_before, _) = agent.cost();
+    let began = Instant::now();
+    for body in &requests {
+        let head = format!(
+            "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("a request");
+        stream.write_all(body).expect("a request");
+        let mut answer = [0; 4096];
+        let length = stream.read(&mut answer).expect("an answer");
+        assert!(
+            answer[..length].starts_with(b"HTTP/1.1 200"),
+            "the spans are taken"
+        );
+    }
+    while agent.health("/spans/answered") < wanted && began.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let took = began.elapsed();
+    let answered = agent.health("/spans/answered");
+    let cpu = agent.cost().0 - cpu_before;
+    println!("{answered} of {wanted} spans explained in {took:.2?}");
+    println!(
+        "  {:.0} spans a second; {:.1} microseconds of the agent's CPU a span, so {:.0} a second on one core",
+        answered as f64 / took.as_secs_f64(),
+        cpu.as_secs_f64() * 1e6 / answered as f64,
+        answered as f64 / cpu.as_secs_f64(),
+    );
+    println!(
+        "  joins: {} to a thread, violations: {}",
+        agent.health("/joins/single-thread") + agent.health("/joins/timestamps"),
+        agent.health("/violations"),
+    );
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Counts of what the agent did and could not do: nothing is lost without being counted here.
+//!
+//! `/healthz` shows them. Keys are added, never renamed.
+
+use std::collections::BTreeMap;
+
+use lacuna_timeline::join::Claim;
+use lacuna_timeline::join::Joined;
+use lacuna_timeline::recorder::Stats;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::otlp::OtlpCounters;
+use crate::otlp::Outcome;
+use crate::otlp::Refusal;
+use crate::otlp::Transport;
+
+use super::spans::SpanCounts;
+
+/// What the explainer counts, by fixed words.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub(crate) struct Tally {
+    /// Spans answered for the first time.
+    pub(super) answered: u64,
+    /// Those by how their thread was found.
+    pub(super) joins: BTreeMap<&'static str, u64>,
+    /// Those without a thread by why.
+    pub(super) unjoined: BTreeMap<&'static str, u64>,
+    /// Spans whose process is not known, by why.
+    pub(super) unknown_processes: BTreeMap<&'static str, u64>,
+    /// Spans that claimed a thread which the records contradict.
+    pub(super) claims_refused: u64,
+}
+
+impl Tally {
+    /// Counts a span's first answer.
+    pub(super) fn count(&mut self, joined: &Joined) {
+        self.answered += 1;
+        *self.joins.entry(joined.how.name()).or_default() += 1;
+        if joined.thread.is_none() {
+            *self.unjoined.entry(joined.why.name()).or_default() += 1;
+        }
+        self.claims_refused += u64::from(joined.claim == Claim::Refused);
+    }
+}
+
+/// Everything that is counted, as JSON.
+pub(super) fn report(
+    tally: &Tally,
+    spans: SpanCounts,
+    recorder: &Stats,
+    otlp: &OtlpCounters,
+    lost_records: u64,
+    violations: u64,
+) -> Value {
+    json!({
+        "status": "ok",
+        "lost_records": lost_records,
+        "violations": violations,
+        "spans": {
+            "received": spans.received,
+            "repeated": spans.repeated,
+            "dropped": spans.dropped,
+            "dropped_unanswered": spans.dropped_pending,
+            "answered": tally.answered,
+        },
+        "joins": tally.joins,
+        "unjoined": tally.unjoined,
+        "unknown_processes": tally.unknown_processes,
+        "claims_refused": tally.claims_refused,
+        "recorder": {
+            "bytes": recorder.bytes,
+            "threads": recorder.threads,
+            "records": recorder.records,
+            "segments": recorder.segments,
+            "records_in": recorder.records_in,
+            "evicted": recorder.evicted,
+            "lost": recorder.lost,
+            "late": recorder.late,
+            "malformed": recorder.malformed,
+            "threads_forgotten": recorder.threads_forgotten,
+            "facts_dropped": recorder.facts_dropped,
+        },
+        "otlp": otlp_report(otlp),
+    })
+}
+
+fn otlp_report(otlp: &OtlpCounters) -> Value {
+    let requests: BTreeMap<&str, BTreeMap<&str, u64>> = Transport::ALL
+        .into_iter()
+        .map(|transport| {
+            let outcomes = Outcome::ALL
+                .into_iter()
+                .map(|outcome| (outcome.name(), otlp.requests(transport, outcome)));
+            (transport.name(), outcomes.collect())
+        })
+        .collect();
+    let refused: BTreeMap<&str, u64> = Refusal::ALL
+        .into_iter()
+        .map(|reason| (reason.name(), otlp.spans_refused(reason)))
+        .collect();
+    json!({
+        "requests": requests,
+        "spans_received": otlp.spans_received(),
+        "spans_accepted": otlp.spans_accepted(),
+        "spans_refused": refused,
+        "spans_dropped": otlp.spans_dropped(),
+    })
+}
