@@ -311,6 +311,9 @@ pub struct Snapshot {
     pub detour_seq: u64,
     /// The latest waking since `last_in`: from there on it is runnable.
     pub waking: Option<Ns>,
+    /// It is on a run queue (`task->on_rq`, and not a delayed dequeue). Off the CPU without a waking
+    /// it then never left the queue (rule 2); otherwise it is blocked.
+    pub queued: bool,
 }
 
 /// A stretch in which something may have been missed: what has no proof of its own in it is unknown.

@@ -97,7 +97,15 @@ fn split_runnable(parts: &mut Vec<Part>, wake: Ns, end: Ns, off: &OffCpu, woken:
     let mut pending = (limit.start < limit.end).then_some(denied);
     for queued in queues(wake, end, off, woken) {
         let Range { start, end } = queued.range;
-        push(parts, start, end.min(limit.start), queued.what);
+        // A CPU that was idle in the end was not while the thread queued before its limit struck.
+        let before = match (queued.what, pending.is_some()) {
+            (What::Runnable { blamed: true, .. }, true) => What::Runnable {
+                cause: queue_cause(woken),
+                blamed: true,
+            },
+            (what, _) => what,
+        };
+        push(parts, start, end.min(limit.start), before);
         if limit.start < end {
             parts.extend(pending.take());
         }
@@ -141,13 +149,18 @@ pub(crate) fn blur_ns(parts: &[Part], off: &OffCpu) -> Ns {
     sum(true).min(sum(false))
 }
 
-/// Rules 3 and 4: on the way to a queue, on earlier CPUs' queues, on the way to the last one, there.
-fn queues(wake: Ns, end: Ns, off: &OffCpu, woken: bool) -> Vec<Part> {
-    let queue = if woken {
+/// The cause of time on a queue behind others.
+fn queue_cause(woken: bool) -> Cause {
+    if woken {
         Cause::RunqWakeup
     } else {
         Cause::RunqPreempted
-    };
+    }
+}
+
+/// Rules 3 and 4: on the way to a queue, on earlier CPUs' queues, on the way to the last one, there.
+fn queues(wake: Ns, end: Ns, off: &OffCpu, woken: bool) -> Vec<Part> {
+    let queue = queue_cause(woken);
     let runnable = |cause, blamed| What::Runnable { cause, blamed };
     let mut parts = Vec::with_capacity(4);
     // Preempted, it was on its queue from the start; woken, only from the enqueue on.
