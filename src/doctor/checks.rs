@@ -156,7 +156,8 @@ pub(super) fn more_capabilities(root: &Root) -> Check {
     const WANTED: [(Capability, &str); 4] = [
         (
             Capability::SysPtrace,
-            "whose a connection is, where its owner is another user's process",
+            "whose a connection is; without it spans of services that run as another user are not \
+             joined",
         ),
         (
             Capability::DacReadSearch,
@@ -188,8 +189,7 @@ pub(super) fn more_capabilities(root: &Root) -> Check {
     Check::degraded(
         NAME,
         format!("missing: {}", lost.join(", ")),
-        "run as root, or add them with setcap; the first is needed to join spans of services that \
-         run as another user",
+        "run as root, or add them with setcap",
     )
 }
 

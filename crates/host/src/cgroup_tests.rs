@@ -8,7 +8,9 @@ use super::CpuStat;
 use super::GroupNames;
 use super::Version;
 use super::container_in;
+use super::parse_mounts;
 use super::unescape;
+use crate::mutate::mutations;
 use crate::root::Root;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -243,4 +245,25 @@ fn groups_are_named_by_the_inode_of_their_directory() {
         "removed, and remembered"
     );
     assert_eq!(names.path(u64::MAX), None);
+}
+
+#[test]
+fn no_text_makes_the_parsers_fail() {
+    let paths = format!("4:memory:/m\n0::/kubepods/podx/docker-{ID}.scope\n");
+    for paths in mutations(&paths).map(|text| CgroupPaths::parse(&text)) {
+        assert!(paths.container().is_none_or(|id| id.len() == ID.len()));
+        assert!(paths.pod().is_none() && paths.unit().is_none_or(|unit| unit.contains('.')));
+    }
+    for hierarchy in mutations(BOTH).flat_map(|text| parse_mounts(&text)) {
+        assert!(hierarchy.version == Version::V1 || hierarchy.controllers.is_empty());
+    }
+    for text in mutations("200000 100000") {
+        let cpus = CpuLimit::parse_v2(&text).and_then(|limit| limit.cpus());
+        assert!(cpus.is_none_or(|cpus| cpus >= 0.0), "{text:?}");
+        let negative = CpuLimit::parse_v1(&format!("-{text}"), "100000");
+        assert!(negative.is_none_or(|limit| limit.quota_us.is_none_or(|quota| quota == 0)));
+    }
+    let stat = "nr_periods 9\nnr_throttled 4\nthrottled_usec 77\n";
+    let known = mutations(stat).filter(|text| CpuStat::parse(text) != CpuStat::default());
+    assert!(known.count() > 100, "some are still good");
 }

@@ -14,6 +14,8 @@ pub mod caps;
 pub mod cgroup;
 pub mod clock;
 pub mod fd;
+#[cfg(test)]
+mod mutate;
 pub mod pidns;
 pub mod process;
 pub mod root;

@@ -12,6 +12,7 @@ use super::is_alive;
 use super::is_forked_worker_of;
 use super::processes;
 use super::threads;
+use crate::mutate::mutations;
 use crate::root::Root;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -309,4 +310,18 @@ fn the_start_of_a_child_lies_between_two_readings_of_the_clock() {
         !is_alive(&Root::host(), child.id(), facts.start),
         "it has been waited for"
     );
+}
+
+#[test]
+fn no_text_makes_the_parsers_fail() {
+    let stat = format!("12 (x) S 4 {}791 3133440\n", "0 ".repeat(17));
+    let known = mutations(&stat).filter_map(|text| Stat::parse(&text));
+    assert!(known.count() > 100, "some are still good");
+    let status = "Name:\tx\nTgid:\t4\nPid:\t4\nUid:\t1\t2\t3\t4\nNSpid:\t4\t1\n";
+    let known = mutations(status).filter_map(|text| Status::parse(&text));
+    assert!(known.count() > 100, "some are still good");
+    for text in mutations("socket:[123456]") {
+        let inode = bracketed_inode(&text, "socket");
+        assert!(inode.is_none() || text.starts_with("socket:["), "{text:?}");
+    }
 }

@@ -10,6 +10,7 @@ use super::holders_of;
 use super::peer_socket;
 use super::peer_socket_elsewhere;
 use super::table_row;
+use crate::mutate::mutations;
 use crate::root::Root;
 use rustix::io::FdFlags;
 use rustix::io::fcntl_setfd;
@@ -276,4 +277,14 @@ fn a_loopback_peer_is_never_looked_for_in_other_namespaces() {
     assert!(table_row(&row, peer, local).is_some());
     let found = peer_socket_elsewhere(&Root::at(base.path()), local, peer);
     assert!(matches!(found, Err(OwnerError::NotFound)));
+}
+
+#[test]
+fn no_table_makes_the_parser_fail() {
+    let own = "10.0.0.2:40000".parse().unwrap();
+    let remote = "10.0.0.1:4317".parse().unwrap();
+    for row in [ROW, ROW6] {
+        let found = mutations(row).filter_map(|row| table_row(&row, own, remote));
+        assert!(found.count() > 100, "some are still good");
+    }
 }

@@ -7,6 +7,7 @@ use super::KernelSymbols;
 use super::Table;
 use super::bare;
 use super::kallsyms;
+use crate::mutate::mutations;
 use crate::root::Root;
 
 const TEXT: &str = "\
@@ -170,4 +171,18 @@ fn root_the_own_kernel_names_its_functions() {
         "{} bytes",
         symbols.table_bytes()
     );
+}
+
+#[test]
+fn no_table_of_symbols_makes_the_parser_fail() {
+    for text in mutations(TEXT) {
+        let table = Table::read(text.as_bytes()).unwrap();
+        assert!(table.addresses.is_sorted(), "{text:?}");
+        for address in [0, 0xffff_ffff_8100_1010, u64::MAX] {
+            assert!(
+                table.name(address).is_none_or(|name| text.contains(name)),
+                "{text:?}"
+            );
+        }
+    }
 }

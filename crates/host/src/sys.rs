@@ -197,6 +197,7 @@ mod tests {
     use super::Memlock;
     use super::hides_processes;
     use super::in_initial_pid_namespace;
+    use crate::mutate::mutations;
     use crate::root::Root;
 
     #[test]
@@ -273,5 +274,18 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         std::os::unix::fs::symlink("pid:[4026532000]", directory.join("pid")).unwrap();
         assert_eq!(in_initial_pid_namespace(&root), Some(false));
+    }
+
+    #[test]
+    fn no_text_makes_the_parsers_fail() {
+        for text in mutations("6.18.44-1-amd64") {
+            let version = KernelVersion::parse(&text);
+            assert!(version.is_none_or(|version| *version.release == *text));
+        }
+        let limits = "Max locked memory         8388608              unlimited bytes\n";
+        let known = mutations(limits).filter_map(|text| Memlock::parse(&text));
+        assert!(known.count() > 100, "some are still good");
+        let lockdown = mutations("none [integrity] confidentiality");
+        assert!(lockdown.filter_map(|text| Lockdown::parse(&text)).count() > 100);
     }
 }
