@@ -37,14 +37,6 @@ impl Style {
         }
     }
 
-    /// The style for a file.
-    pub(crate) fn plain(verbose: bool) -> Style {
-        Style {
-            verbose,
-            ..Style::default()
-        }
-    }
-
     /// The column for durations of up to `max_ns`.
     pub(super) fn column(self, max_ns: u64) -> Column {
         if self.verbose {
