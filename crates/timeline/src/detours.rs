@@ -14,7 +14,6 @@ use crate::event::Detour;
 use crate::event::DetourKind;
 use crate::event::Ns;
 use crate::event::OPEN_DETOURS_MAX;
-use crate::record::Body;
 use crate::record::Record;
 
 /// Detours kept for one thread; beyond it the oldest go, and running time before them is expired.
@@ -22,6 +21,9 @@ const PIECES_MAX: usize = 4096;
 
 /// Stretches with lost detours kept for one thread; beyond it the oldest two become one.
 const GAPS_MAX: usize = 256;
+
+/// Detours that came last, kept to tell which of them a record that comes after them had open.
+const RECENT: usize = 8;
 
 /// A part of a detour in which no inner one was open.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,6 +69,8 @@ pub(crate) struct DetourLog {
     /// How many are open, as of the last record, and when it left the CPU.
     open: usize,
     open_at: Ns,
+    /// Number and begin of those that came last.
+    recent: VecDeque<(u64, Ns)>,
     /// Before this instant detours are no longer held.
     floor: Ns,
 }
@@ -74,7 +78,9 @@ pub(crate) struct DetourLog {
 impl DetourLog {
     /// Memory that it takes beyond its own struct.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.pieces.capacity() * size_of::<Piece>() + self.gaps.capacity() * size_of::<Gap>()
+        self.pieces.capacity() * size_of::<Piece>()
+            + self.gaps.capacity() * size_of::<Gap>()
+            + self.recent.capacity() * size_of::<(u64, Ns)>()
     }
 
     /// Nothing speaks against any running time.
@@ -94,13 +100,32 @@ impl DetourLog {
             self.add_gap(since..record.out, first..record.detour_seq + 1);
             self.last_seq = record.detour_seq;
         }
-        let open = match &record.body {
-            Body::Cycle(off) => off.detours.len(),
-            Body::Sums(_) | Body::Exit => 0,
-        };
+        // Some may have ended since, and their records have overtaken this one.
+        let ended = self
+            .recent
+            .iter()
+            .filter(|known| known.0 > record.detour_seq && known.1 <= record.out);
+        let open = record.open_detours().saturating_sub(ended.count());
         self.open = open;
         self.open_at = record.out;
         self.open_since = (open > 0).then_some(since);
+    }
+
+    /// Notes a record that came late: it may tell more exactly where missing detours were, and
+    /// since when those that are open may have been (`since`, by all records now held).
+    pub(crate) fn note_late(&mut self, record: &Record, since: Ns) {
+        if self.open_since.is_some() {
+            self.open_since = Some(since);
+        }
+        let none_open = record.open_detours() == 0;
+        for gap in &mut self.gaps {
+            if none_open && record.detour_seq < gap.seqs.start {
+                gap.range.start = gap.range.start.max(record.end);
+            }
+            if record.detour_seq + 1 >= gap.seqs.end {
+                gap.range.end = gap.range.end.min(record.out);
+            }
+        }
     }
 
     /// The number of the latest detour that is known to have been.
@@ -126,6 +151,10 @@ impl DetourLog {
         }
         self.close(detour);
         self.insert(detour);
+        self.recent.push_back((detour.seq, detour.begin));
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
         while self.pieces.len() > PIECES_MAX {
             self.drop_oldest();
         }
@@ -234,6 +263,13 @@ impl DetourLog {
         if let Some(piece) = self.pieces.pop_front() {
             self.floor = piece.end;
         }
+    }
+
+    /// No detour is known or missing in a stretch.
+    pub(crate) fn leave_alone(&self, range: &Range<Ns>) -> bool {
+        let mut alone = true;
+        self.walk(range.clone(), |_, what| alone &= what == Err(Plain::Proved));
+        alone
     }
 
     /// The detour that was open at an instant.

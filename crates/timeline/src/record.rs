@@ -280,7 +280,11 @@ impl Record {
             let left = OffCpu::left(snapshot.thread, off, lookup);
             let never_left = snapshot.queued && snapshot.waking.is_none();
             Body::Cycle(OffCpu {
-                state: if never_left { OffState::Runnable } else { left.state },
+                state: if never_left {
+                    OffState::Runnable
+                } else {
+                    left.state
+                },
                 waking: snapshot.waking.map(|waking| waking.min(snapshot.at)),
                 ..left
             })
@@ -348,6 +352,14 @@ impl Record {
     /// From here on the record speaks.
     pub(crate) fn start(&self) -> Ns {
         self.prev_in.unwrap_or(self.out)
+    }
+
+    /// How many detours were open as the thread left the CPU.
+    pub(crate) fn open_detours(&self) -> usize {
+        match &self.body {
+            Body::Cycle(off) => off.detours.len(),
+            Body::Sums(_) | Body::Exit => 0,
+        }
     }
 
     /// It is the thread's last.

@@ -108,7 +108,7 @@ impl Thread {
 
     /// Appends a record that is the latest in order.
     fn append(&mut self, record: &Record) {
-        let from = self.last.map_or(record.start(), |last| last.end);
+        let from = self.last.map_or(0, |last| last.end);
         self.detours.note(record, from);
         if self.chunks.back().is_none_or(Chunk::is_full) {
             self.context = None;
@@ -175,7 +175,27 @@ impl Thread {
         }
         records.insert(at, record.clone());
         self.rewrite(place, before, &records);
+        let since = self.open_since();
+        self.detours.note_late(record, since);
         Taken::Late
+    }
+
+    /// Since when the detours that the last record had open may have been: the end of the latest
+    /// record that had none.
+    fn open_since(&self) -> Ns {
+        for chunk in self.chunks.iter().rev() {
+            let mut reader = chunk.read();
+            let mut closed = None;
+            while let Some((_, record)) = reader.next_record() {
+                if record.open_detours() == 0 {
+                    closed = Some(record.end);
+                }
+            }
+            if let Some(end) = closed {
+                return end;
+            }
+        }
+        self.floor
     }
 
     /// Writes a chunk anew, as several where it became too large.

@@ -188,16 +188,25 @@ impl<S: Sink> Walker<'_, '_, S> {
                 self.running(record, None);
                 self.off_cpu(record, off, false);
             }
-            Body::Sums(sums) => {
-                let blocked =
-                    self.recorder
-                        .classified(sums.wait.blocked(sums.state), sums.wait, None);
-                let cause = blocked_cause(&blocked);
-                let full = record.start()..record.end;
-                self.emit(full, Seen::Sums { sums, cause });
-            }
+            Body::Sums(sums) => self.sums(record, sums),
             Body::Exit => self.running(record, None),
         }
+    }
+
+    /// Merged cycles; with detours inside that nobody can place they say nothing.
+    fn sums(&mut self, record: &Record, sums: &Sums) {
+        let full = record.start()..record.end;
+        let seen = if self.thread.detours.leave_alone(&full) {
+            let blocked = sums.wait.blocked(sums.state);
+            let blocked = self.recorder.classified(blocked, sums.wait, None);
+            let cause = blocked_cause(&blocked);
+            Seen::Sums { sums, cause }
+        } else {
+            let reason = Reason::Merged;
+            let place = Place::Unclear;
+            Seen::Unknown { reason, place }
+        };
+        self.emit(full, seen);
     }
 
     /// What lies between two records that do not meet.

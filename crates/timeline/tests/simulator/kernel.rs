@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the tracepoint programs would have recorded of the simulated scheduler: per-thread storage,
+//! one record at each switch-in, detours and last records, a snapshot at the end.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use lacuna_timeline::Cause;
+use lacuna_timeline::Event;
+use lacuna_timeline::Ns;
+use lacuna_timeline::ThreadId;
+use lacuna_timeline::event::Blame;
+use lacuna_timeline::event::Call;
+use lacuna_timeline::event::Cycle;
+use lacuna_timeline::event::Detour;
+use lacuna_timeline::event::DetourKind;
+use lacuna_timeline::event::Entry;
+use lacuna_timeline::event::Exit;
+use lacuna_timeline::event::Faults;
+use lacuna_timeline::event::Futex;
+use lacuna_timeline::event::FutexKind;
+use lacuna_timeline::event::Migrated;
+use lacuna_timeline::event::ObjectId;
+use lacuna_timeline::event::ObjectInfo;
+use lacuna_timeline::event::ObjectKind;
+use lacuna_timeline::event::Off;
+use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::ProcessId;
+use lacuna_timeline::event::ShortDetours;
+use lacuna_timeline::event::Snapshot;
+use lacuna_timeline::event::ThreadInfo;
+use lacuna_timeline::event::Throttle;
+use lacuna_timeline::event::Wait;
+use lacuna_timeline::event::Waker;
+
+use crate::truth::overlap;
+use crate::world::Occupancy;
+
+/// One way to wait, and the cause that it must be given.
+pub(crate) struct WaitKind {
+    pub(crate) state: OffState,
+    pub(crate) wait: Wait,
+    pub(crate) cause: Cause,
+}
+
+const PIPE: ObjectId = ObjectId(0xa1);
+const FILE: ObjectId = ObjectId(0xa2);
+
+/// The ways to wait.
+pub(crate) fn waits() -> [WaitKind; 6] {
+    let kind = |state, call, object, cause| WaitKind {
+        state,
+        wait: Wait {
+            entry: Entry::Call(call),
+            object,
+            iowait: state == OffState::Uninterruptible,
+            args: [1, 1, 0, 0],
+            futex: None,
+        },
+        cause,
+    };
+    let mut notify = kind(OffState::Sleeping, Call::FutexWait, None, Cause::WaitNotify);
+    notify.wait.futex = Some(Futex {
+        kind: FutexKind::Unowned,
+        owner_ns_tid: 0,
+        address_hash: 77,
+    });
+    [
+        kind(OffState::Sleeping, Call::Nanosleep, None, Cause::WaitSleep),
+        notify,
+        kind(OffState::Sleeping, Call::Read, Some(PIPE), Cause::WaitPipe),
+        kind(
+            OffState::Uninterruptible,
+            Call::Read,
+            Some(FILE),
+            Cause::DiskRead,
+        ),
+        kind(OffState::Sleeping, Call::EpollWait, None, Cause::WaitPoll),
+        kind(
+            OffState::Stopped,
+            Call::Read,
+            Some(PIPE),
+            Cause::WaitStopped,
+        ),
+    ]
+}
+
+/// What the programs keep and send.
+#[derive(Default)]
+pub(crate) struct Kernel {
+    storage: HashMap<ThreadId, Storage>,
+    /// Every event with the instant that it was sent at, in that order.
+    pub(crate) sent: Vec<(Ns, Event)>,
+}
+
+/// One thread's storage.
+#[derive(Default)]
+struct Storage {
+    seq: u64,
+    detour_seq: u64,
+    last_in: Option<Ns>,
+    off: Option<Off>,
+    waking: Option<Ns>,
+    waker: Waker,
+    enqueued: Option<Ns>,
+    migrated: Option<Migrated>,
+    throttle_from: Ns,
+    throttle: Option<Throttle>,
+    cpu: usize,
+    born: Ns,
+}
+
+impl Kernel {
+    fn send(&mut self, at: Ns, event: Event) {
+        self.sent.push((at, event));
+    }
+
+    fn storage(&mut self, id: ThreadId) -> &mut Storage {
+        self.storage.entry(id).or_default()
+    }
+
+    /// What the two objects are.
+    pub(crate) fn facts() -> Vec<Event> {
+        let fact = |object, kind| {
+            Event::Object(ObjectInfo {
+                object,
+                kind,
+                name: "name".into(),
+                dev: 1,
+                ino: object.0,
+            })
+        };
+        vec![fact(PIPE, ObjectKind::Pipe), fact(FILE, ObjectKind::File)]
+    }
+
+    pub(crate) fn born(&mut self, id: ThreadId, now: Ns) {
+        self.storage(id).born = now;
+    }
+
+    /// Named at its first switch-in, and again at each `exec`.
+    pub(crate) fn renamed(&mut self, id: ThreadId, now: Ns) {
+        let storage = self.storage(id);
+        let info = ThreadInfo {
+            thread: id,
+            process: ProcessId {
+                tgid: 10 + (id.0 % 3) as u32,
+                start_ns: 1,
+            },
+            tid: id.0 as u32,
+            ns_tid: id.0 as u32,
+            ns_tgid: 10,
+            comm: format!("t{}-{now}", id.0).into(),
+            kernel: false,
+            start_ns: storage.born,
+            since: now,
+            cgroup: 7,
+            fs_base: 0,
+        };
+        self.send(now, Event::Thread(info));
+    }
+
+    pub(crate) fn out(&mut self, id: ThreadId, now: Ns, state: OffState, detours: Vec<DetourKind>) {
+        let storage = self.storage(id);
+        storage.off = Some(Off {
+            at: now,
+            state,
+            wait: Wait::default(),
+            detours,
+        });
+        storage.waking = None;
+        storage.waker = Waker::Unknown;
+        storage.enqueued = None;
+        storage.migrated = None;
+        storage.throttle = None;
+    }
+
+    pub(crate) fn waits_for(&mut self, id: ThreadId, kind: &WaitKind) {
+        if let Some(off) = &mut self.storage(id).off {
+            off.wait = kind.wait;
+        }
+    }
+
+    pub(crate) fn waking(&mut self, id: ThreadId, now: Ns, waker: Waker) {
+        let storage = self.storage(id);
+        storage.waking = Some(now);
+        storage.waker = waker;
+    }
+
+    pub(crate) fn enqueued(&mut self, id: ThreadId, now: Ns) {
+        self.storage(id).enqueued = Some(now);
+    }
+
+    pub(crate) fn migrates(&mut self, id: ThreadId, now: Ns) {
+        let storage = self.storage(id);
+        let waited_ns = storage.enqueued.map_or(0, |since| now - since);
+        storage.migrated = Some(Migrated { waited_ns, at: now });
+        storage.enqueued = None;
+    }
+
+    pub(crate) fn throttled(&mut self, id: ThreadId, now: Ns) {
+        self.storage(id).throttle_from = now;
+    }
+
+    /// Where it began with the wait, every other time only the amount is known: put first, it is
+    /// still right.
+    pub(crate) fn let_go(&mut self, id: ThreadId, now: Ns) {
+        let storage = self.storage(id);
+        let from_start = storage.off.as_ref().map(|off| off.at) == Some(storage.throttle_from);
+        let placed = !from_start || storage.seq.is_multiple_of(2);
+        storage.throttle = Some(Throttle {
+            ns: now - storage.throttle_from,
+            until: placed.then_some(now),
+            estimated: false,
+            cgroup: 7,
+        });
+    }
+
+    /// On a CPU again: the record of the cycle that ends.
+    pub(crate) fn comes_in(
+        &mut self,
+        id: ThreadId,
+        now: Ns,
+        cpu: usize,
+        from_idle: bool,
+        occupancy: &Occupancy,
+    ) {
+        let storage = self.storage(id);
+        let first = storage.last_in.is_none();
+        let prev_in = storage.last_in.replace(now);
+        storage.cpu = cpu;
+        if first {
+            self.renamed(id, now);
+            return;
+        }
+        let Some(off) = storage.off.take() else {
+            return;
+        };
+        storage.seq += 1;
+        let cycle = Cycle {
+            thread: id,
+            seq: storage.seq,
+            prev_in,
+            off,
+            waking: storage.waking,
+            waker: storage.waker,
+            enqueued: storage.enqueued,
+            from_idle,
+            migrated: storage.migrated,
+            throttle: storage.throttle,
+            end: now,
+            cpu: cpu as u16,
+            blame: blame(occupancy, storage.enqueued.unwrap_or(now)..now),
+            stack: None,
+            faults: Faults::default(),
+            short: ShortDetours::default(),
+            detour_seq: storage.detour_seq,
+        };
+        storage.waking = None;
+        self.send(now, Event::Cycle(cycle));
+    }
+
+    pub(crate) fn detour(&mut self, id: ThreadId, kind: DetourKind, begin: Ns, end: Ns) {
+        let storage = self.storage(id);
+        storage.detour_seq += 1;
+        let detour = Detour {
+            thread: id,
+            seq: storage.detour_seq,
+            kind,
+            begin,
+            end,
+            detail: 0,
+        };
+        self.send(end, Event::Detour(detour));
+    }
+
+    pub(crate) fn exited(&mut self, id: ThreadId, now: Ns) {
+        let storage = self.storage(id);
+        storage.seq += 1;
+        let exit = Exit {
+            thread: id,
+            seq: storage.seq,
+            prev_in: storage.last_in,
+            at: now,
+            faults: Faults::default(),
+            short: ShortDetours::default(),
+            detour_seq: storage.detour_seq,
+        };
+        self.send(now, Event::Exit(exit));
+    }
+
+    /// The iterator looks at a thread; `open`: it is on a CPU with these detours open.
+    pub(crate) fn looked_at(
+        &mut self,
+        id: ThreadId,
+        now: Ns,
+        queued: bool,
+        open: Option<Vec<DetourKind>>,
+    ) {
+        let storage = self.storage(id);
+        if storage.last_in.is_none() {
+            return;
+        }
+        let snapshot = Snapshot {
+            thread: id,
+            seq: storage.seq,
+            at: now,
+            last_in: storage.last_in,
+            off: if open.is_some() {
+                None
+            } else {
+                storage.off.clone()
+            },
+            open: open.unwrap_or_default(),
+            detour_seq: storage.detour_seq,
+            waking: storage.waking,
+            queued,
+        };
+        self.send(now, Event::Snapshot(snapshot));
+    }
+}
+
+/// Who ran on a CPU in a stretch: four culprits, the rest, and what nobody is known to have had.
+fn blame(occupancy: &Occupancy, range: Range<Ns>) -> Blame {
+    let mut sums: Vec<(ThreadId, Ns)> = Vec::new();
+    for (thread, ran) in occupancy.iter().rev().take(32) {
+        let ns = overlap(ran, &range);
+        match sums.iter_mut().find(|sum| sum.0 == *thread) {
+            Some(sum) => sum.1 += ns,
+            None => sums.push((*thread, ns)),
+        }
+    }
+    sums.retain(|sum| sum.1 > 0);
+    sums.sort_by_key(|sum| std::cmp::Reverse(sum.1));
+    let covered: Ns = sums.iter().map(|sum| sum.1).sum();
+    let rest = sums.split_off(sums.len().min(4));
+    Blame {
+        rest_ns: rest.iter().map(|sum| sum.1).sum(),
+        uncovered_ns: (range.end - range.start) - covered,
+        culprits: sums,
+    }
+}
