@@ -99,8 +99,8 @@ impl ClockCheck {
 }
 
 /// Whether the share at offset 0 is clearly above the median over the trial offsets. The median's
-/// error is that of one offset's share: neighbouring offsets see the same bursts, so pretending
-/// that all samples are independent would make chance look certain.
+/// error is that of one offset's share: offsets see the same bursts, so pretending that all samples
+/// are independent would make chance look certain.
 fn above_median(at_zero: Share, trial: impl Fn(usize) -> Share) -> bool {
     let mut shares: Vec<Share> = (0..OFFSETS.len())
         .map(trial)
@@ -110,5 +110,8 @@ fn above_median(at_zero: Share, trial: impl Fn(usize) -> Share) -> bool {
         return false;
     }
     shares.sort_by(|a, b| a.value().total_cmp(&b.value()));
-    at_zero.clearly_above(shares[shares.len() / 2])
+    let median = shares[shares.len() / 2].value();
+    let of = shares.iter().map(|share| share.of).max().unwrap_or(0);
+    let hits = (median * of as f64) as u64;
+    at_zero.clearly_above(Share { hits, of })
 }

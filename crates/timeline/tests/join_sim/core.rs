@@ -94,6 +94,8 @@ pub(crate) struct Thread {
     left: Ns,
     free: bool,
     on_since: Ns,
+    /// What is left of its time slice.
+    budget: Ns,
     pub(crate) idle: bool,
 }
 
@@ -239,13 +241,19 @@ impl Core {
             };
             self.cpus[cpu] = Some(thread);
             self.threads[thread].on_since = self.now + SWITCH;
+            self.threads[thread].budget = self.slice;
             self.now_runs(cpu, thread, SWITCH);
         }
     }
 
     fn now_runs(&mut self, cpu: usize, thread: usize, after: Ns) {
-        let chunk = self.threads[thread].left.min(self.slice);
-        self.threads[thread].left -= chunk;
+        let runs = &mut self.threads[thread];
+        if runs.budget == 0 {
+            runs.budget = self.slice;
+        }
+        let chunk = runs.left.min(runs.budget);
+        runs.left -= chunk;
+        runs.budget -= chunk;
         self.post(self.now + after + chunk, Event::Tick(cpu));
     }
 
@@ -255,7 +263,8 @@ impl Core {
         let lane = usize::from(self.gil && cpu > 0);
         let goes_on = self.threads[thread].left > 0 || self.advance(program, thread);
         let moves = self.gil && usize::from(self.threads[thread].free) != lane;
-        if goes_on && !moves && self.ready[lane].is_empty() {
+        let may_stay = self.threads[thread].budget > 0 || self.ready[lane].is_empty();
+        if goes_on && !moves && may_stay {
             self.now_runs(cpu, thread, 0);
             return;
         }

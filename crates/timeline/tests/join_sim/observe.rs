@@ -12,7 +12,6 @@ use lacuna_timeline::ThreadId;
 use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::join::ChildFacts;
 use lacuna_timeline::join::Claims;
-use lacuna_timeline::join::How;
 use lacuna_timeline::join::Joined;
 use lacuna_timeline::join::Joiner;
 use lacuna_timeline::join::KindId;
@@ -275,11 +274,45 @@ pub(crate) struct Tally {
     pub(crate) wrong: u64,
     /// Sum of (1 - score) of the joined: how many wrong ones the model expects.
     pub(crate) expected_wrong: f64,
-    pub(crate) single_thread: u64,
     pub(crate) why: BTreeMap<&'static str, u64>,
 }
 
 impl Tally {
+    /// Titles of the columns of [`Tally::row`].
+    pub(crate) const HEAD: &'static str =
+        "program                               spans   joined  unjoined   wrong  expected  why not";
+
+    /// One line of the table.
+    pub(crate) fn row(&self, name: &str) -> String {
+        let share = 100.0 * self.joined_share();
+        let why: Vec<String> = self
+            .why
+            .iter()
+            .map(|(why, n)| format!("{why} {n}"))
+            .collect();
+        format!(
+            "{name:36} {:6} {share:6.2} % {:7.2} % {:7} {:9.4}  {}",
+            self.spans,
+            100.0 - share,
+            self.wrong,
+            self.expected_wrong,
+            why.join(", ")
+        )
+    }
+
+    /// Adds another run's.
+    pub(crate) fn add(&mut self, other: &Tally) {
+        self.spans += other.spans;
+        self.roots += other.roots;
+        self.roots_joined += other.roots_joined;
+        self.joined += other.joined;
+        self.wrong += other.wrong;
+        self.expected_wrong += other.expected_wrong;
+        for (why, n) in &other.why {
+            *self.why.entry(why).or_default() += n;
+        }
+    }
+
     pub(crate) fn joined_share(&self) -> f64 {
         self.roots_joined as f64 / self.roots.max(1) as f64
     }
@@ -290,57 +323,31 @@ impl Tally {
         if span.place == Place::Root && span.before >= 200 {
             self.roots += 1;
             self.roots_joined += u64::from(last.thread.is_some());
-            if last.why == Why::Clock && std::env::var("DEBUG").is_ok() {
-                println!(
-                    "CLOCK {} {} {}",
-                    span.before,
-                    (span.end - BEGIN) / MS,
-                    (span.end - span.start) / MS
-                );
-            }
             if last.why != Why::Found {
                 *self.why.entry(last.why.name()).or_default() += 1;
             }
         }
-        self.single_thread += u64::from(last.how == How::SingleThread);
         self.joined += u64::from(last.thread.is_some());
         let wrong = |answer: &Joined| answer.thread.is_some() && answer.thread != span.truth;
         self.wrong += u64::from(answers.iter().any(wrong));
-        if std::env::var("DEBUG").is_ok() {}
-        if answers.iter().any(wrong) && std::env::var("DEBUG").is_ok() {
-            println!(
-                "WRONG {:?} truth {:?} n {} {} {:?}",
-                span.key,
-                span.truth,
-                span.before,
-                span.end - span.start,
-                answers
-            );
-        }
+
         self.expected_wrong += last.thread.map_or(0.0, |_| 1.0 - last.score);
     }
 }
 
 /// Sends the spans of a run to a joiner as a batch exporter does: each second's when it is over.
-/// Each span is asked about at once, and again when the batches of the next five seconds are in.
+/// Each span is asked about when it is observed, and again when its batch is.
 pub(crate) fn judge(core: &Core, clock: Clock, lost_one_in: u64, seed: u64) -> Tally {
     let record = Record::new(core, lost_one_in, seed);
-    let mut rng = Rng(seed ^ 0xc10c);
-    let sent = sent(core, clock, &mut rng);
+    let sent = sent(core, clock, &mut Rng(seed ^ 0xc10c));
     let mut joiner = Joiner::default();
     let mut tally = Tally::default();
-    let mut asked = 0;
-    let mut at_once = Vec::with_capacity(sent.len());
-    for (i, span) in sent.iter().enumerate() {
-        at_once.push(joiner.observe(&span.facts(), &record));
-        let over = sent
-            .get(i + 1)
-            .is_none_or(|next| next.end / SECOND != span.end / SECOND);
-        let last = i + 1 == sent.len();
-        while over && asked <= i && (last || sent[asked].end + 5 * SECOND < span.end) {
-            let later = joiner.join(&sent[asked].facts(), &record);
-            tally.note(&sent[asked], [at_once[asked], later]);
-            asked += 1;
+    for batch in sent.chunk_by(|a, b| a.end / SECOND == b.end / SECOND) {
+        let facts = batch.iter().map(Sent::facts);
+        let at_once: Vec<Joined> = facts.map(|span| joiner.observe(&span, &record)).collect();
+        for (span, at_once) in batch.iter().zip(at_once) {
+            let later = joiner.join(&span.facts(), &record);
+            tally.note(span, [at_once, later]);
         }
     }
     tally

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `join_truth.rs` at length: many seeds of every program, so that 1 in 100,000 is measured and not
+//! only bounded. Built in release only (`cargo test --release --test join_many`): a debug build
+//! would take minutes.
+#![cfg(not(debug_assertions))]
+
+mod join_sim;
+
+use join_sim::cases;
+use join_sim::observe::Tally;
+
+/// Seeds, and spans of each program for each of them.
+const SEEDS: u64 = 12;
+const SPANS: usize = 10_000;
+
+#[test]
+fn many_simulated_programs_are_joined_right_or_not_at_all() {
+    let mut all = Tally::default();
+    let mut failures = Vec::new();
+    println!("{}", Tally::HEAD);
+    for case in cases::all() {
+        let mut sum = Tally::default();
+        for seed in 0..SEEDS {
+            sum.add(&case.run(1_000 + seed, SPANS));
+        }
+        println!("{}", sum.row(case.name));
+        let share = sum.joined_share();
+        if share < case.least || share > case.most {
+            failures.push(format!("{}: joined {share:.4}", case.name));
+        }
+        all.add(&sum);
+    }
+    println!("{}", all.row("all"));
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(
+        all.wrong * 100_000 <= all.joined,
+        "{} wrong of {}",
+        all.wrong,
+        all.joined
+    );
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The join against the truth, on simulated programs.
+//!
+//! Wrong joins must be at most 1 in 100,000, the programs that can be joined must be, and those
+//! that cannot must be refused. Prints the table of docs/design/0002-join.md, what is left unjoined
+//! included. `join_many.rs` does the same at length.
+
+mod join_sim;
+
+use join_sim::cases;
+use join_sim::observe::Tally;
+
+/// Spans of each program.
+const SPANS: usize = 6_000;
+
+#[test]
+fn simulated_programs_are_joined_right_or_not_at_all() {
+    let mut joined = 0;
+    let mut wrong = 0;
+    let mut failures = Vec::new();
+    println!("{}", Tally::HEAD);
+    for (seed, case) in (1..).zip(cases::all()) {
+        let tally = case.run(seed, SPANS);
+        println!("{}", tally.row(case.name));
+        joined += tally.joined;
+        wrong += tally.wrong;
+        let share = tally.joined_share();
+        if share < case.least || share > case.most {
+            failures.push(format!("{} (seed {seed}): joined {share:.4}", case.name));
+        }
+    }
+    println!("joined {joined} spans, {wrong} of them wrong");
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(joined > 100_000, "too few joins to say anything");
+    assert!(wrong * 100_000 <= joined, "{wrong} wrong of {joined}");
+}
