@@ -122,6 +122,11 @@ fn show(args: &RunArgs, report: &RunReport) -> Result<()> {
     }
 }
 
+/// A thread is made and then first made runnable, a command is let go and then comes on a CPU: its
+/// time begins with the second, as long as that is not later than this. Later only means that its
+/// first records were lost, and then that time is `unknown`.
+const START_WITHIN_NS: Ns = 1_000_000_000;
+
 /// What is known of the command's threads so far.
 #[derive(Default)]
 struct Ledger {
@@ -165,10 +170,17 @@ impl Ledger {
         past.last_in = past.last_in.max(last_in);
     }
 
-    /// When a thread's time begins: at its birth, or with the command.
+    /// When a thread's time begins: when it is first made runnable; the first thread's, when it
+    /// first comes on a CPU after the command was let go.
     fn began(&self, thread: ThreadId) -> Ns {
-        let start = self.names.get(&thread).map_or(0, |info| info.start_ns);
-        start.max(self.began)
+        let Some(info) = self.names.get(&thread) else {
+            return self.began;
+        };
+        let made = info.start_ns.max(self.began);
+        match info.since.saturating_sub(made) < START_WITHIN_NS {
+            true => made.max(info.since),
+            false => made,
+        }
     }
 
     /// Accounts every thread up to its latest switch-in.
@@ -198,10 +210,11 @@ impl Ledger {
             let info = self.names.get(thread);
             info.is_some_and(|info| info.tid == leader && info.process.tgid == leader)
         };
-        let last = self.threads.keys().find(is_leader);
-        let end = last
-            .and_then(|&thread| recorder.ended(thread))
+        let first = self.threads.keys().copied().find(|thread| is_leader(&thread));
+        let end = first
+            .and_then(|thread| recorder.ended(thread))
             .unwrap_or(ended.ended_ns);
+        let start = first.map_or(self.began, |thread| self.began(thread));
         let mut total = Account::default();
         let mut threads = Vec::new();
         for (&thread, past) in &self.threads {
@@ -229,7 +242,7 @@ impl Ledger {
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
             exit_status: command::shell_status(ended.status),
-            wall_ns: end.saturating_sub(self.began),
+            wall_ns: end.saturating_sub(start),
             total: RunTotal {
                 wall_ns: total.wall_ns,
                 causes: causes(&total, &names),
