@@ -14,6 +14,7 @@ mod tests;
 mod text;
 
 use std::io;
+use std::io::IsTerminal;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpListener;
@@ -179,7 +180,8 @@ impl Report {
 /// The report could not be written.
 pub(crate) fn run(arguments: &DoctorArgs) -> Result<ExitCode> {
     let root = Root::host();
-    let report = Report::make(&root, &Trials::make(&root));
+    let trials = with_notice("trying each hook of the kernel ...", || Trials::make(&root));
+    let report = Report::make(&root, &trials);
     let stdout = io::stdout();
     let text = match arguments.format.format {
         Format::Json => render::json(&report).context("writing the report")?,
@@ -195,6 +197,22 @@ pub(crate) fn run(arguments: &DoctorArgs) -> Result<ExitCode> {
         EXIT_GOOD
     };
     Ok(ExitCode::from(status))
+}
+
+/// Says on a terminal what takes some seconds, and takes it back when it is done.
+fn with_notice<T>(words: &str, work: impl FnOnce() -> T) -> T {
+    let mut stderr = io::stderr();
+    let people = stderr.is_terminal();
+    let mut show = |text: &str| {
+        if people {
+            // A notice that cannot be shown changes nothing.
+            let _ = stderr.write_all(text.as_bytes());
+        }
+    };
+    show(words);
+    let done = work();
+    show(&format!("\r{:width$}\r", "", width = words.len()));
+    done
 }
 
 /// Connects to this process itself over loopback and looks for the other end's owner, as for every

@@ -502,3 +502,18 @@ fn hooks_of_which_the_same_is_said_share_a_row() {
 fn the_owner_of_an_own_connection_is_found_on_this_host() {
     assert_eq!(find_own_connection(&Root::host()), Ok(()));
 }
+
+#[test]
+fn root_this_host_is_tried_for_real() {
+    let root = Root::host();
+    let trials = Trials::make(&root);
+    assert!(trials.hooks.len() > 10, "{:?}", trials.hooks);
+    let report = Report::make(&root, &trials);
+    let missing: Vec<&Check> = report
+        .checks
+        .iter()
+        .filter(|check| check.status == Status::Missing)
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(!report.costs_a_cause());
+}
