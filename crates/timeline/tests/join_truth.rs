@@ -15,20 +15,19 @@ const SPANS: usize = 6_000;
 
 #[test]
 fn simulated_programs_are_joined_right_or_not_at_all() {
-    let mut joined = 0;
-    let mut wrong = 0;
+    let mut all = Tally::default();
     let mut failures = Vec::new();
     println!("{}", Tally::HEAD);
     for (seed, case) in (1..).zip(cases::all()) {
         let tally = case.run(seed, SPANS);
         println!("{}", tally.row(case.name));
-        joined += tally.joined;
-        wrong += tally.wrong;
         let share = tally.joined_share();
         if share < case.least || share > case.most {
             failures.push(format!("{} (seed {seed}): joined {share:.4}", case.name));
         }
+        all.add(&tally);
     }
+    let (joined, wrong) = (all.joined, all.wrong);
     println!("joined {joined} spans, {wrong} of them wrong");
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(joined > 100_000, "too few joins to say anything");

@@ -56,8 +56,10 @@ pub(super) struct Process {
     /// The tick of its clock: the least that any of its spans showed.
     grain_ns: Ns,
     pub(super) observed: u64,
-    /// Start of its earliest span.
+    /// Start of its earliest span with complete records.
     first: Ns,
+    /// Which of the trial offsets the last span was tried at.
+    tried: usize,
     /// It was seen with more than one thread.
     pub(super) threaded: bool,
 }
@@ -75,6 +77,7 @@ impl Default for Process {
             grain_ns: GRAIN_NS_MAX,
             observed: 0,
             first: Ns::MAX,
+            tried: 0,
             threaded: false,
         }
     }
@@ -113,7 +116,6 @@ impl Process {
         presence: &dyn Presence,
     ) -> (Found, Checked) {
         self.observed += 1;
-        self.first = self.first.min(span.start);
         self.grain_ns = self.grain_ns.min(span.grain_ns).max(1);
         self.shares.sample(presence, span.process, span.end);
         let checked = self.check_claims(span, presence);
@@ -182,6 +184,7 @@ impl Process {
     }
 
     fn learn_candidates(&mut self, span: &SpanFacts<'_>, found: &Found, learned: bool) {
+        self.first = self.first.min(span.start);
         self.check
             .note_span(!found.list.is_empty(), found.idle() > 0);
         if let Some(kind) = self.kinds.get_mut(&span.kind) {
@@ -205,7 +208,8 @@ impl Process {
             instants.add_child(child, span.error_ns, self.grain_ns(span));
         }
         let stride = OFFSETS.len() / OFFSETS_PER_SPAN;
-        let first = self.observed as usize % stride;
+        let first = self.tried % stride;
+        self.tried = first + 1;
         for i in (first..OFFSETS.len()).step_by(stride) {
             let Some(earlier) = instants.earlier(OFFSETS[i]) else {
                 continue;
