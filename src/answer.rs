@@ -434,6 +434,9 @@ pub(crate) struct Join {
     pub(crate) tid: u32,
     /// The kernel's name of it (of the process where no thread could be named).
     pub(crate) comm: String,
+    /// Why no thread, or not even a process, could be named: a fixed word; only where that is so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) why: String,
 }
 
 /// How the thread of a span was found.

@@ -12,6 +12,7 @@
 
 mod explainer;
 mod feed;
+mod health;
 mod origin;
 mod place;
 mod question;

@@ -7,6 +7,9 @@
 //! wait is cut in two.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -58,6 +61,8 @@ const THREADS_MAX: usize = 65_536;
 /// # Errors
 /// Lacuna itself failed (125); the command was not run, or ran to its end.
 pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
+    // Opened first: a report that cannot be written is not worth running a command for.
+    let output = args.output.as_deref().map(open).transpose()?;
     let root = Root::host();
     let shared = Arc::new(Shared::new(&root, Recorder::new(BUDGET_BYTES))?);
     let config = Config {
@@ -86,7 +91,7 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
     };
     feed.confirm(&mut |event| ledger.see(event))?;
     let report = ledger.report(&args, leader, &ended, &shared);
-    show(&args, &report)?;
+    show(&args, output, &report)?;
     Ok(command::exit_as(ended.status))
 }
 
@@ -99,9 +104,13 @@ fn faults(inject: &Inject) -> FaultPlan {
     }
 }
 
-fn show(args: &RunArgs, report: &RunReport) -> Result<()> {
+fn open(path: &Path) -> Result<File> {
+    File::create(path).with_context(|| format!("cannot write the report to {}", path.display()))
+}
+
+fn show(args: &RunArgs, output: Option<File>, report: &RunReport) -> Result<()> {
     let verbose = args.verbose.verbose;
-    let style = match args.output {
+    let style = match output {
         None => Style::of(&std::io::stderr(), verbose),
         Some(_) => Style {
             verbose,
@@ -112,11 +121,13 @@ fn show(args: &RunArgs, report: &RunReport) -> Result<()> {
         Format::Json => render::json(report)?,
         Format::Text => render::run(report, style),
     };
-    match &args.output {
-        Some(path) => std::fs::write(path, text)
-            .with_context(|| format!("cannot write the report to {}", path.display())),
+    match output {
+        Some(mut file) => file
+            .write_all(text.as_bytes())
+            .context("cannot write the report"),
+        // Whoever reads standard error may be gone by now; the command's status still counts.
         None => {
-            eprint!("{text}");
+            let _ = std::io::stderr().write_all(text.as_bytes());
             Ok(())
         }
     }
@@ -210,7 +221,11 @@ impl Ledger {
             let info = self.names.get(thread);
             info.is_some_and(|info| info.tid == leader && info.process.tgid == leader)
         };
-        let first = self.threads.keys().copied().find(|thread| is_leader(&thread));
+        let first = self
+            .threads
+            .keys()
+            .copied()
+            .find(|thread| is_leader(&thread));
         let end = first
             .and_then(|thread| recorder.ended(thread))
             .unwrap_or(ended.ended_ns);

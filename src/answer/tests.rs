@@ -115,6 +115,7 @@ fn span_answer() -> SpanAnswer {
                 pid: 8,
                 tid: 9,
                 comm: "worker".to_owned(),
+                why: String::new(),
             },
         },
         causes,

@@ -8,6 +8,7 @@ use lacuna_host::clock::Change;
 use lacuna_host::clock::ClockError;
 use lacuna_host::clock::ClockHistory;
 use lacuna_host::clock::Instant;
+use lacuna_host::process::ProcessFacts;
 use lacuna_timeline::event::ProcessId;
 
 use crate::explain::SpanWindow;
@@ -25,6 +26,9 @@ use super::spans::Window;
 /// How many service instances are remembered with their processes; at the limit all are forgotten
 /// and learned again from their next batches.
 const INSTANCES_MAX: usize = 4_096;
+
+/// The process is known, and the probes have not seen any thread of it.
+const NOT_OBSERVED: &str = "not-observed";
 
 /// Finds processes and windows of spans.
 pub(super) struct Placer {
@@ -48,7 +52,7 @@ impl Placer {
     /// Places a span that came over a connection.
     pub(super) fn place(&mut self, connection: &Connection, span: &SpanIn) -> Place {
         let process = self.process(connection, span);
-        if let (Some(process), Some(instance)) = (process, &span.resource.service_instance_id) {
+        if let (Ok(process), Some(instance)) = (process, &span.resource.service_instance_id) {
             if self.instances.len() >= INSTANCES_MAX {
                 self.instances.clear();
             }
@@ -67,41 +71,58 @@ impl Placer {
         let instance = span.resource.service_instance_id.as_ref();
         let process = known
             .or_else(|| instance.and_then(|instance| self.instances.get(instance).copied()))
-            .or_else(|| self.process(connection, span));
+            .map_or_else(|| self.process(connection, span), Ok);
         self.at(span, process)
     }
 
-    fn process(&mut self, connection: &Connection, span: &SpanIn) -> Option<ProcessId> {
-        match self.origins.of(connection, &claim(&span.resource)) {
+    /// Its process, or a fixed word for why that is not known.
+    fn process(
+        &mut self,
+        connection: &Connection,
+        span: &SpanIn,
+    ) -> Result<ProcessId, &'static str> {
+        let found = match self.origins.of(connection, &claim(&span.resource)) {
             Origin::Process(facts) => {
                 self.shared.watch(facts.tgid);
-                let process = self.shared.process(facts.tgid)?;
-                let suspended_ns = self.shared.clock.history().suspended_ns();
-                // A pid that was reused is another process.
-                facts
-                    .start
-                    .matches(process.start_ns, suspended_ns)
-                    .then_some(process)
+                self.observed(&facts).ok_or(NOT_OBSERVED)
             }
-            Origin::Unknown(why) => {
-                let mut tally = self.shared.tally();
-                *tally.unknown_processes.entry(why.name()).or_default() += 1;
-                None
-            }
+            Origin::Unknown(why) => Err(why.name()),
+        };
+        if let Err(why) = found {
+            *self
+                .shared
+                .tally()
+                .unknown_processes
+                .entry(why)
+                .or_default() += 1;
         }
+        found
     }
 
-    fn at(&self, span: &SpanIn, process: Option<ProcessId>) -> Place {
+    /// The process as the probes know it. A pid that was reused is another process.
+    fn observed(&self, facts: &ProcessFacts) -> Option<ProcessId> {
+        let process = self.shared.process(facts.tgid)?;
+        let suspended_ns = self.shared.clock.history().suspended_ns();
+        facts
+            .start
+            .matches(process.start_ns, suspended_ns)
+            .then_some(process)
+    }
+
+    fn at(&self, span: &SpanIn, process: Result<ProcessId, &'static str>) -> Place {
         // The newest sample must lie behind the span's end, or its end would seem to be in the future.
         let window = match self.shared.clock.to_monotonic(span.end_unix_ns) {
             Err(error) => nowhere(error),
-            Ok(_) => window(
-                &self.shared.clock.history(),
-                span.start_unix_ns,
-                span.end_unix_ns,
-            ),
+            Ok(_) => {
+                let history = self.shared.clock.history();
+                window(&history, span.start_unix_ns, span.end_unix_ns)
+            }
         };
-        Place { process, window }
+        Place {
+            process: process.ok(),
+            why_unknown: process.err(),
+            window,
+        }
     }
 }
 

@@ -36,6 +36,8 @@ const TELLING_GAP_PERCENT: u64 = 5;
 pub(super) struct Place {
     /// Its process; `None`: not known.
     pub(super) process: Option<ProcessId>,
+    /// Why that is not known: a fixed word.
+    pub(super) why_unknown: Option<&'static str>,
     /// Its window on the kernel's clock.
     pub(super) window: Window,
 }
@@ -54,6 +56,15 @@ pub(super) enum Window {
 }
 
 impl Window {
+    /// Why it has no place on the clock: a fixed word.
+    pub(super) fn why_nowhere(&self) -> Option<&'static str> {
+        match self {
+            Window::At(_) | Window::Stepped(_) => None,
+            Window::TooOld => Some("before-start"),
+            Window::Nowhere => Some("clock"),
+        }
+    }
+
     /// Its instants, where it has any.
     pub(super) fn instants(&self) -> Option<Range<Ns>> {
         match self {

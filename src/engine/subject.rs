@@ -150,6 +150,11 @@ impl<'a> Subject<'a> {
             children: &self.children,
             suspended_in_child: self.suspended_in_child,
             process: self.entry.place.process,
+            unplaced: self
+                .entry
+                .place
+                .why_unknown
+                .or(self.entry.place.window.why_nowhere()),
             lost_records,
             recorder_from_unix_ns,
         }

@@ -17,6 +17,7 @@ use lacuna_timeline::account::Who;
 use lacuna_timeline::event::Endpoints;
 use lacuna_timeline::event::ObjectId;
 use lacuna_timeline::event::ObjectKind;
+use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::event::ThreadId;
 use lacuna_timeline::recorder::Recorder;
 
@@ -78,6 +79,17 @@ impl Names<'_> {
             Some(info) => (info.tid, info.process.tgid, info.comm.to_string()),
             None => (0, 0, String::new()),
         }
+    }
+
+    /// The name of a process: its main thread's.
+    pub(crate) fn leader(&self, process: ProcessId) -> String {
+        let threads = self.recorder.threads_of(process).iter();
+        let infos = threads.filter_map(|&thread| self.recorder.thread(thread));
+        infos
+            .filter(|info| info.tid == process.tgid)
+            .map(|info| info.comm.to_string())
+            .next_back()
+            .unwrap_or_default()
     }
 
     /// A culprit by its name.
@@ -161,11 +173,12 @@ fn culprit(kind: CulpritKind, name: String, ns: u64) -> Culprit {
     }
 }
 
-/// `major:minor` of a `st_dev` number as the kernel encodes it; empty for none.
+/// `major:minor` of a `st_dev` number as the kernel encodes it; empty where there is no device:
+/// pipes, sockets and pseudo file systems have major number 0.
 fn device(dev: u64) -> String {
-    match dev {
+    match dev >> 20 {
         0 => String::new(),
-        _ => format!("device {}:{}", dev >> 20, dev & 0xf_ffff),
+        major => format!("device {major}:{}", dev & 0xf_ffff),
     }
 }
 
@@ -199,5 +212,6 @@ mod tests {
         assert_eq!(end(&loopback, 80), "[::1]:80");
         assert_eq!(device((8 << 20) | 1), "device 8:1");
         assert_eq!(device(0), "");
+        assert_eq!(device(15), "", "a pseudo file system is no device");
     }
 }

@@ -70,6 +70,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) suspended_in_child: bool,
     /// Its process, where that is known.
     pub(crate) process: Option<ProcessId>,
+    /// Why its process or its place on the clock is not known: a fixed word.
+    pub(crate) unplaced: Option<&'static str>,
     /// Kernel records lost since the start.
     pub(crate) lost_records: u64,
     /// The oldest instant that the recorder holds completely, Unix time.
@@ -159,6 +161,7 @@ pub(crate) fn without_thread(facts: &Facts<'_>, status: Status) -> SpanAnswer {
         pid: facts.process.map_or(0, |process| process.tgid),
         tid: 0,
         comm: String::new(),
+        why: String::new(),
     };
     let mut account = no_thread(&gap);
     account.add_unknown(facts.suspended_in_gap_ns(), Reason::Suspended);
@@ -225,13 +228,14 @@ fn head(
 }
 
 fn join(facts: &Facts<'_>, joined: &Joined, names: &Names<'_>) -> Join {
-    let (tid, pid, comm) = match joined.thread {
-        Some(thread) => names.thread(thread),
-        None => (
-            0,
-            facts.process.map_or(0, |process| process.tgid),
-            String::new(),
-        ),
+    let (tid, pid, comm) = match (joined.thread, facts.process) {
+        (Some(thread), _) => names.thread(thread),
+        (None, Some(process)) => (0, process.tgid, names.leader(process)),
+        (None, None) => (0, 0, String::new()),
+    };
+    let why = match joined.thread {
+        Some(_) => "",
+        None => facts.unplaced.unwrap_or(joined.why.name()),
     };
     Join {
         how: match joined.how {
@@ -247,6 +251,7 @@ fn join(facts: &Facts<'_>, joined: &Joined, names: &Names<'_>) -> Join {
         pid,
         tid,
         comm,
+        why: why.to_owned(),
     }
 }
 

@@ -334,13 +334,41 @@ fn joined(join: &Join) -> String {
                 some => format!(", {}", count(some.into(), "candidate", "candidates")),
             };
             return format!(
-                "{} (no thread could be named{candidates})",
-                process_name(join)
+                "{} (no thread could be named{}{candidates})",
+                process_name(join),
+                because(&join.why)
             );
         }
-        JoinHow::None => return "its process is not known".to_owned(),
+        JoinHow::None => return format!("its process is not known{}", because(&join.why)),
     };
     format!("thread {} {} ({how})", join.tid, plain(&join.comm))
+}
+
+/// Why no thread or no process could be named. A word that this version does not know speaks for itself.
+fn because(why: &str) -> String {
+    let words = match why {
+        "" => return String::new(),
+        "learning" => "too few spans of this kind were seen yet",
+        "not-one-thread" => "spans of this kind do not stay on one thread",
+        "busy-thread" => "a thread that is nearly always running could be it each time",
+        "clock" => "its clock is not this host's",
+        "no-candidate" => "no thread was on a CPU at its start and its end",
+        "ambiguous" => "several threads could be it",
+        "maybe" => "the records of another thread are not complete there",
+        "unsure" => "one thread could be it, but not surely enough",
+        "incomplete" => "not all of its threads are known",
+        "too-many" => "more kinds of spans than are learned",
+        "unusable" => "the clock was set, or the host suspended, within it",
+        "before-start" => "it began before the agent did",
+        "unobserved" | "not-observed" => "nothing of that process was observed then",
+        "no-owner" => "the other end of its connection is no process here",
+        "several-owners" => "several processes share its connection",
+        "collector" => "several services share its connection",
+        "other-program" => "what sent it is another program",
+        "claim-refused" => "its process id is not the sender's to claim",
+        other => return format!(": {}", plain(&other.replace('-', " "))),
+    };
+    format!(": {words}")
 }
 
 fn is_same_thread(a: &Join, b: &Join) -> bool {

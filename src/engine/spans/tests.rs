@@ -47,6 +47,7 @@ fn span(trace: u8, id: u64, parent: Option<u64>) -> SpanIn {
 fn place() -> Place {
     Place {
         process: Some(PROCESS),
+        why_unknown: None,
         window: Window::At(SpanWindow {
             start: 500,
             end: 100_000_500,
