@@ -9,6 +9,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
 
 use lacuna_host::process::PeerCredentials;
 use lacuna_host::process::ProcessFacts;
@@ -21,6 +24,12 @@ use crate::serve::Peer;
 
 /// How many connections are remembered; the oldest are forgotten first and looked up again.
 const CONNECTIONS_MAX: usize = 4096;
+
+/// How many different claims over one connection are remembered; at the limit all are forgotten.
+const CLAIMS_MAX: usize = 64;
+
+/// How long what was decided holds: then the process may have ended, or become another program.
+const DECISION_LIFETIME: Duration = Duration::from_secs(10);
 
 /// What a span's resource says of its process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -35,11 +44,31 @@ pub(crate) struct Claim<'a> {
     pub(crate) language: &'a str,
 }
 
+/// The same, to be remembered.
+#[derive(PartialEq, Eq, Hash)]
+struct OwnedClaim {
+    identity: Box<str>,
+    pid: Option<u32>,
+    executable: Box<str>,
+    language: Box<str>,
+}
+
+impl OwnedClaim {
+    fn of(claim: &Claim<'_>) -> OwnedClaim {
+        OwnedClaim {
+            identity: claim.identity.into(),
+            pid: claim.pid,
+            executable: claim.executable.into(),
+            language: claim.language.into(),
+        }
+    }
+}
+
 /// Where a span came from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
     /// This process.
-    Process(Box<ProcessFacts>),
+    Process(Arc<ProcessFacts>),
     /// It cannot be said.
     Unknown(WhyUnknown),
 }
@@ -77,6 +106,8 @@ struct Known {
     owners: Vec<ProcessFacts>,
     identity: Box<str>,
     collector: bool,
+    /// What was decided over it, and when: to look for a claimed process takes milliseconds.
+    decided: HashMap<OwnedClaim, (Instant, Origin)>,
 }
 
 /// The origins of the spans that come in, by connection.
@@ -113,7 +144,7 @@ impl Origins {
             return Origin::Unknown(WhyUnknown::NoOwner);
         };
         if peer.may_ask_about(&self.root, &target) {
-            Origin::Process(Box::new(target))
+            Origin::Process(Arc::new(target))
         } else {
             Origin::Unknown(WhyUnknown::ClaimRefused)
         }
@@ -132,8 +163,23 @@ impl Origins {
         let Some(known) = self.known.get_mut(&number) else {
             return Origin::Unknown(WhyUnknown::NoOwner);
         };
-        known.collector |= *known.identity != *claim.identity;
-        decide(&self.root, &known.owners, known.collector, claim)
+        if !known.collector && *known.identity != *claim.identity {
+            known.collector = true;
+            known.decided.clear();
+        }
+        let owned = OwnedClaim::of(claim);
+        if let Some((at, origin)) = known.decided.get(&owned)
+            && at.elapsed() < DECISION_LIFETIME
+        {
+            return origin.clone();
+        }
+        let origin = decide(&self.root, &known.owners, known.collector, claim);
+        if known.decided.len() >= CLAIMS_MAX {
+            known.decided.clear();
+        }
+        let decided = (Instant::now(), origin.clone());
+        known.decided.insert(owned, decided);
+        origin
     }
 
     fn remember(&mut self, number: u64, local: SocketAddr, peer: SocketAddr, claim: &Claim<'_>) {
@@ -157,6 +203,7 @@ impl Origins {
             owners,
             identity: claim.identity.into(),
             collector: false,
+            decided: HashMap::new(),
         };
         self.known.insert(number, known);
     }
@@ -172,7 +219,7 @@ fn decide(root: &Root, owners: &[ProcessFacts], collector: bool, claim: &Claim<'
     }
     match owners {
         _ if collector => Origin::Unknown(WhyUnknown::Collector),
-        [owner] if fits(root, owner, claim) => Origin::Process(Box::new(owner.clone())),
+        [owner] if fits(root, owner, claim) => Origin::Process(Arc::new(owner.clone())),
         [_] => Origin::Unknown(WhyUnknown::OtherProgram),
         _ => Origin::Unknown(WhyUnknown::SeveralOwners),
     }
@@ -188,7 +235,7 @@ fn decide_claimed(
 ) -> Origin {
     let is_claimed = |owner: &&ProcessFacts| owner.own_pid() == claimed_pid;
     if let Some(owner) = owners.iter().find(is_claimed) {
-        return Origin::Process(Box::new(owner.clone()));
+        return Origin::Process(Arc::new(owner.clone()));
     }
     for owner in owners {
         let Some(claimed) = find_claimed(root, owner, claimed_pid) else {
@@ -196,10 +243,10 @@ fn decide_claimed(
         };
         // A worker of a pre-fork server repeats what its parent said before the fork.
         if !collector && is_forked_worker_of(root, owner, &claimed) {
-            return Origin::Process(Box::new(owner.clone()));
+            return Origin::Process(Arc::new(owner.clone()));
         }
         if owner.may_speak_for(&claimed) && fits(root, &claimed, claim) {
-            return Origin::Process(Box::new(claimed));
+            return Origin::Process(Arc::new(claimed));
         }
     }
     Origin::Unknown(WhyUnknown::ClaimRefused)
@@ -274,6 +321,7 @@ mod tests {
     use super::language_fits;
     use lacuna_host::process::ProcessFacts;
     use lacuna_host::root::Root;
+    use std::sync::Arc;
 
     fn own() -> ProcessFacts {
         ProcessFacts::read(&Root::host(), std::process::id()).unwrap()
@@ -289,7 +337,7 @@ mod tests {
 
     #[test]
     fn the_owner_of_the_connection_is_the_process() {
-        let expected = Origin::Process(Box::new(own()));
+        let expected = Origin::Process(Arc::new(own()));
         check(&[own()], false, &Claim::default(), &expected);
         let pid = Some(own().own_pid());
         let claim = Claim {
