@@ -15,7 +15,6 @@ mod connection;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bind::BindError;
 pub(crate) use bind::Bound;
 pub(crate) use bind::bind;
 pub(crate) use body::Body;

@@ -9,9 +9,9 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use super::BindError;
 use super::Bound;
 use super::bind;
+use super::bind::BindError;
 use crate::cli::Address;
 
 fn unix(path: &Path) -> Address {

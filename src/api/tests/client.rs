@@ -12,7 +12,7 @@ use super::question;
 use super::span;
 use crate::answer::Explanation;
 use crate::api::Agent;
-use crate::api::AgentError;
+use crate::api::client::AgentError;
 use crate::cli::Address;
 use crate::serve::Peer;
 
