@@ -293,10 +293,32 @@ impl DetourLog {
             self.walk_plain(at..piece.begin, &mut visit);
             at = at.max(piece.begin);
             let end = piece.end.min(range.end);
-            visit(at..end, Ok(piece));
+            self.walk_piece(at..end, piece, &mut visit);
             at = end;
         }
         self.walk_plain(at..range.end, &mut visit);
+    }
+
+    /// Walks running time in a known detour: an inner one that ended before it may be missing.
+    fn walk_piece(
+        &self,
+        range: Range<Ns>,
+        piece: &Piece,
+        visit: &mut impl FnMut(Range<Ns>, Result<&Piece, Plain>),
+    ) {
+        let mut at = range.start;
+        let mut step = |end: Ns, what| {
+            let end = end.min(range.end);
+            if at < end {
+                visit(at..end, what);
+                at = end;
+            }
+        };
+        for gap in self.gaps.iter().filter(|gap| gap.seqs.start < piece.seq) {
+            step(gap.range.start, Ok(piece));
+            step(gap.range.end, Err(Plain::Lost));
+        }
+        step(range.end, Ok(piece));
     }
 
     /// Walks running time outside of known detours.

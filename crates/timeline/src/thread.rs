@@ -234,7 +234,7 @@ impl Thread {
         if detour.begin >= detour.end || detour.seq == 0 {
             return false;
         }
-        let known_before = self.last.map_or(detour.begin, |last| last.end);
+        let known_before = self.last.map_or(0, |last| last.end);
         self.detours.push(detour, known_before);
         true
     }

@@ -88,7 +88,17 @@ pub(crate) fn inject(
             .iter()
             .filter(|sent| thread_of(&sent.event) == Some(thread.id))
             .collect();
-        let (must, may) = unknown(thread, &own, &doubts, end);
+        let (must, mut may) = unknown(thread, &own, &doubts, end);
+        let missing = own
+            .iter()
+            .any(|sent| sent.lost && matches!(sent.event, Event::Detour(_)));
+        if faults.reorder && (missing || !thread.detours.is_empty()) {
+            // Out of order, a missing or open detour is not narrowed down as far as it could be.
+            may.add_all(&thread.running);
+            for range in arrived.merged.get(&thread.id).into_iter().flatten() {
+                may.add(range.clone());
+            }
+        }
         arrived.must.insert(thread.id, must);
         arrived.may.insert(thread.id, may);
     }

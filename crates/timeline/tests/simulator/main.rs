@@ -19,9 +19,11 @@ use inject::inject;
 use kernel::Kernel;
 use lacuna_timeline::Account;
 use lacuna_timeline::Cause;
+use lacuna_timeline::Event;
 use lacuna_timeline::Ns;
 use lacuna_timeline::Recorder;
 use lacuna_timeline::account::Who;
+use lacuna_timeline::event::OffState;
 use lacuna_timeline::join::OnCpu;
 use lacuna_timeline::join::Presence;
 use rng::Rng;
@@ -31,7 +33,7 @@ use world::Thread;
 use world::World;
 
 /// Seeds of each kind of run, unless told otherwise.
-const SEEDS: u64 = 250;
+const SEEDS: u64 = 400;
 
 /// Windows asked of each thread.
 const WINDOWS: u64 = 6;
@@ -282,4 +284,34 @@ fn all_faults_at_once() {
         skip_switches: false,
         reorder: true,
     });
+}
+
+#[test]
+fn the_simulator_makes_what_it_is_to_test() {
+    let mut seen = [0_u64; 8];
+    for seed in 0..40 {
+        let mut rng = Rng::new(seed);
+        let world = World::run(seed, 4, 8, 800_000);
+        let merging = Faults {
+            merge: true,
+            ..Faults::default()
+        };
+        let arrived = inject(&mut rng, &world.kernel.sent, &world.threads, merging);
+        for event in &arrived.events {
+            let Event::Cycle(cycle) = event else {
+                seen[0] += u64::from(matches!(event, Event::Merged(_)));
+                seen[1] += u64::from(matches!(event, Event::Detour(_)));
+                seen[2] += u64::from(matches!(event, Event::Exit(_)));
+                continue;
+            };
+            let blocked = cycle.off.state != OffState::Runnable;
+            let early = cycle.waking.is_some_and(|waking| waking < cycle.off.at);
+            seen[3] += u64::from(cycle.migrated.is_some());
+            seen[4] += u64::from(cycle.throttle.is_some());
+            seen[5] += u64::from(blocked && early);
+            seen[6] += u64::from(blocked && cycle.waking.is_none());
+            seen[7] += u64::from(cycle.blame.culprits.len() > 1);
+        }
+    }
+    assert!(seen.iter().all(|&count| count > 20), "{seen:?}");
 }

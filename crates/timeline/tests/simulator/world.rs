@@ -253,15 +253,15 @@ impl World {
     }
 
     fn yields(&mut self, at: usize) {
-        self.to_queue_end(at, OffState::Runnable);
+        self.requeues(at, OffState::Runnable);
     }
 
     /// It went to sleep with a signal pending: it never left the queue.
     fn sleeps_without_waking(&mut self, at: usize) {
-        self.to_queue_end(at, OffState::Sleeping);
+        self.requeues(at, OffState::Sleeping);
     }
 
-    fn to_queue_end(&mut self, at: usize, state: OffState) {
+    fn requeues(&mut self, at: usize, state: OffState) {
         let cpu = self.threads[at].cpu;
         self.leaves_cpu(at, state, Place::Queued, Cause::RunqPreempted);
         self.kernel.enqueued(self.threads[at].id, self.now);
@@ -414,7 +414,7 @@ impl World {
             .current
             .filter(|_| !self.cpus[cpu].queue.is_empty())
         {
-            self.to_queue_end(at, OffState::Runnable);
+            self.requeues(at, OffState::Runnable);
         }
     }
 
