@@ -37,6 +37,8 @@ pub(crate) enum Expected {
     Refused,
     /// Not even the process is known: `none`.
     Nobody,
+    /// No thread is claimed: `process` or `none`.
+    NoThread,
 }
 
 /// One program, run once.
@@ -47,6 +49,8 @@ pub(crate) struct Scenario {
     program: Program,
     /// About how many spans it makes.
     spans: usize,
+    /// Without the thread attributes that its SDK puts on spans.
+    bare: bool,
     transport: Transport,
     /// A collector stands between it and the receiver.
     behind_collector: bool,
@@ -60,6 +64,7 @@ const DIRECT: Scenario = Scenario {
     service: "",
     program: Program::Flask,
     spans: 0,
+    bare: false,
     transport: Transport::Http,
     behind_collector: false,
     claims_pid: false,
@@ -67,7 +72,7 @@ const DIRECT: Scenario = Scenario {
 };
 
 /// Every scenario; together well over 20,000 spans.
-pub(crate) const SCENARIOS: [Scenario; 11] = [
+pub(crate) const SCENARIOS: [Scenario; 13] = [
     Scenario {
         service: "flask",
         spans: 4_000,
@@ -85,6 +90,14 @@ pub(crate) const SCENARIOS: [Scenario; 11] = [
         service: "thread-pool",
         program: Program::Rust("thread_pool"),
         spans: 9_000,
+        bare: true,
+        expected: Expected::Joined(0.99),
+        ..DIRECT
+    },
+    Scenario {
+        service: "thread-pool-named",
+        program: Program::Rust("thread_pool"),
+        spans: 3_000,
         expected: Expected::Joined(0.99),
         ..DIRECT
     },
@@ -114,6 +127,14 @@ pub(crate) const SCENARIOS: [Scenario; 11] = [
         service: "ends-elsewhere",
         program: Program::Rust("ends_elsewhere"),
         spans: 2_000,
+        bare: true,
+        expected: Expected::Refused,
+        ..DIRECT
+    },
+    Scenario {
+        service: "ends-elsewhere-named",
+        program: Program::Rust("ends_elsewhere"),
+        spans: 2_000,
         expected: Expected::Refused,
         ..DIRECT
     },
@@ -139,7 +160,7 @@ pub(crate) const SCENARIOS: [Scenario; 11] = [
         program: Program::Rust("thread_pool"),
         spans: 1_500,
         behind_collector: true,
-        expected: Expected::Nobody,
+        expected: Expected::NoThread,
         ..DIRECT
     },
     Scenario {
@@ -190,9 +211,12 @@ impl Scenario {
         } else {
             "otel"
         };
+        let spans_text = spans.to_string();
+        let mut arguments = vec![spans_text.as_str()];
+        arguments.extend(self.bare.then_some("bare"));
         let mut running = start(&Start {
             program: self.program,
-            arguments: &[&spans.to_string()],
+            arguments: &arguments,
             service: self.service,
             to,
             directory,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the Rust sample programs share: the stock OpenTelemetry pipeline, and the test's own truth.
 //!
-//! The truth is which kernel threads touched a span: where it was created, entered, exited and
-//! closed. It goes to the file that `TRUTH_FILE` names and nowhere else; no attribute is added and
+//! The truth is which kernel threads touched a span: where it was created, entered and exited (the
+//! layer takes the end time at the last exit, not when the span is closed). It goes to the file that `TRUTH_FILE` names and nowhere else; no attribute is added and
 //! nothing that is sent changes. Lines are the same as those of `python/with_truth.py`.
 
 use std::cell::RefCell;
@@ -44,6 +44,9 @@ thread_local! {
 /// Sends the program's spans over OTLP (to where the standard environment says), writes the truth,
 /// runs `program` with the number that the first argument says, and flushes.
 ///
+/// The layer puts `thread.id` (a counter of Rust's own) and `thread.name` on each span unless the
+/// second argument is `bare`.
+///
 /// The process then stays until its standard input closes, so that the test decides how long it
 /// lives.
 ///
@@ -51,8 +54,11 @@ thread_local! {
 ///
 /// When the environment or the arguments are not what the test gives: it then shows in the test.
 pub fn run(program: impl FnOnce(usize)) {
-    let spans = env::args().nth(1).expect("usage: PROGRAM SPANS");
+    let spans = env::args().nth(1).expect("usage: PROGRAM SPANS [bare]");
     let spans = spans.parse().expect("SPANS is a number");
+    let bare = env::args()
+        .nth(2)
+        .is_some_and(|argument| argument == "bare");
     let truth = File::create(env::var("TRUTH_FILE").expect("TRUTH_FILE is set"));
     let truth = Arc::new(Mutex::new(BufWriter::new(
         truth.expect("the file can be made"),
@@ -65,7 +71,9 @@ pub fn run(program: impl FnOnce(usize)) {
         .with_span_processor(TruthProcessor(truth.clone()))
         .with_batch_exporter(exporter.expect("the exporter can be made"))
         .build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("programs"));
+    let layer = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("programs"))
+        .with_threads(!bare);
     tracing_subscriber::registry()
         .with(TruthLayer)
         .with(layer)
@@ -95,7 +103,7 @@ fn gettid() -> i32 {
     rustix::thread::gettid().as_raw_nonzero().get()
 }
 
-/// Notes every thread that a span is created, entered, exited or closed on.
+/// Notes every thread that a span is created, entered or exited on.
 struct TruthLayer;
 
 impl TruthLayer {
@@ -131,7 +139,6 @@ where
     // This layer is below the OpenTelemetry layer, so it hears of the end first; the processor is
     // then called on this thread, by the other layer.
     fn on_close(&self, id: Id, context: LayerContext<'_, S>) {
-        Self::visit(&id, &context);
         let span = context.span(&id).expect("the registry knows its spans");
         let tids = span
             .extensions_mut()

@@ -2,12 +2,14 @@
 //! Spans that start on one thread and end on another, beside a helper that is nearly always on a
 //! CPU: the helper is the sole candidate for most of them and runs none.
 //!
-//! Usage: ends_elsewhere SPANS
+//! The threads have names of their own, so that a `thread.name` on a span, which is that of the thread
+//! where it began, looks like an answer. Usage: ends_elsewhere SPANS [bare]
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lacuna_e2e_programs::run;
@@ -23,7 +25,11 @@ fn main() {
         thread::scope(|scope| {
             scope.spawn(|| helper(&stop));
             let lanes: Vec<_> = (0..LANES)
-                .map(|_| scope.spawn(move || lane(spans / LANES)))
+                .map(|number| {
+                    named(format!("lane-{number}"), move || {
+                        lane(number, spans / LANES)
+                    })
+                })
                 .collect();
             for lane in lanes {
                 lane.join().expect("no lane panicked");
@@ -31,6 +37,14 @@ fn main() {
             stop.store(true, Ordering::Relaxed);
         });
     });
+}
+
+/// A thread with a name.
+fn named(name: String, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    thread::Builder::new()
+        .name(name)
+        .spawn(body)
+        .expect("a thread can be made")
 }
 
 /// Is on a CPU about 72 % of the time.
@@ -42,13 +56,15 @@ fn helper(stop: &AtomicBool) {
 }
 
 /// One thread starts spans, a second one ends them.
-fn lane(spans: usize) {
+fn lane(number: usize, spans: usize) {
     let (sender, receiver) = mpsc::channel::<Span>();
-    let finisher = thread::spawn(move || {
+    let finisher = named(format!("finisher-{number}"), move || {
         for span in receiver {
-            work(Duration::from_micros(200));
-            thread::sleep(Duration::from_millis(1));
-            drop(span);
+            // The end time is that of the last exit.
+            span.in_scope(|| {
+                work(Duration::from_micros(200));
+                thread::sleep(Duration::from_millis(1));
+            });
         }
     });
     for number in 0..spans {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A thread pool that keeps both CPUs more than half busy: 8 threads, none above half of one CPU.
 //!
-//! Each root span has two children, all on the thread that runs the job. Usage: thread_pool SPANS
+//! Each root span has two children, all on the thread that runs the job. Usage: thread_pool SPANS [bare]
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;

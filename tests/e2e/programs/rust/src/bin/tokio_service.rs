@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A multi-threaded Tokio service: tasks move between four workers at every await.
 //!
-//! No thread runs such a span, so no thread may be named for it. Usage: tokio_service SPANS
+//! No thread runs such a span, so no thread may be named for it. Usage: tokio_service SPANS [bare]
 
 use std::time::Duration;
 
