@@ -14,9 +14,9 @@ use lacuna_timeline::event::DoubtReason;
 use lacuna_timeline::event::Merged;
 use lacuna_timeline::event::OffState;
 
+use crate::parts::Thread;
 use crate::rng::Rng;
 use crate::truth::Times;
-use crate::world::Thread;
 
 /// Which faults a run has.
 #[derive(Clone, Copy, Debug, Default)]

@@ -7,6 +7,7 @@
 
 mod inject;
 mod kernel;
+mod parts;
 mod rng;
 mod truth;
 mod world;
@@ -26,10 +27,11 @@ use lacuna_timeline::account::Who;
 use lacuna_timeline::event::OffState;
 use lacuna_timeline::join::OnCpu;
 use lacuna_timeline::join::Presence;
+use parts::Thread;
 use rng::Rng;
 use truth::Times;
 use truth::overlap;
-use world::Thread;
+
 use world::World;
 
 /// Seeds of each kind of run, unless told otherwise.

@@ -5,7 +5,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use lacuna_timeline::Cause;
@@ -18,6 +17,10 @@ use lacuna_timeline::event::Waker;
 
 use crate::kernel::Kernel;
 use crate::kernel::waits;
+use crate::parts::Cpu;
+use crate::parts::Place;
+use crate::parts::Step;
+use crate::parts::Thread;
 use crate::rng::Rng;
 use crate::truth::Times;
 use crate::truth::Truth;
@@ -41,59 +44,6 @@ pub(crate) struct World {
     steps: u64,
     end: Ns,
     births_left: u32,
-}
-
-/// A thread's true state.
-pub(crate) struct Thread {
-    pub(crate) id: ThreadId,
-    pub(crate) born: Ns,
-    pub(crate) died: Option<Ns>,
-    /// When it first came on a CPU: from then on it is observed.
-    pub(crate) first_in: Option<Ns>,
-    pub(crate) truth: Truth,
-    pub(crate) running: Times,
-    /// Stretches on queues behind others: CPU and time.
-    pub(crate) queued: Vec<(usize, Range<Ns>)>,
-    pub(crate) detours: Vec<(DetourKind, Ns)>,
-    cpu: usize,
-    place: Place,
-    since: Ns,
-    /// It waits because it was woken, not because it was preempted.
-    woken: bool,
-    migrated: bool,
-    turn: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
-    OnCpu,
-    Queued,
-    Moving,
-    Throttled,
-    Blocked,
-    Dead,
-}
-
-#[derive(Default)]
-struct Cpu {
-    current: Option<usize>,
-    queue: VecDeque<usize>,
-    /// It leaves idle; who is first in the queue comes on it then.
-    leaving_idle: bool,
-    turn: u64,
-}
-
-/// What happens later.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Step {
-    BurstEnd(usize, u64),
-    SliceEnd(usize, u64),
-    Wake(usize),
-    Enqueue(usize, usize),
-    LeaveIdle(usize),
-    Balance,
-    Limit,
-    LetGo(usize),
 }
 
 impl World {
@@ -304,7 +254,13 @@ impl World {
     fn blocks(&mut self, at: usize, early: bool) {
         let cpu = self.threads[at].cpu;
         let kinds = waits();
-        let wait = &kinds[self.rng.below(kinds.len() as u64) as usize];
+        let any = self.rng.below(kinds.len() as u64) as usize;
+        // A thread mostly waits for the same thing, so that there is something to merge.
+        let wait = &kinds[if self.rng.one_in(4) {
+            any
+        } else {
+            at % kinds.len()
+        }];
         let inner = self.threads[at]
             .detours
             .last()
@@ -496,22 +452,6 @@ impl World {
                 let open = on_cpu.then_some(open);
                 self.kernel.looked_at(thread.id, now, queued, open);
             }
-        }
-    }
-}
-
-impl Thread {
-    fn on_cpu_cause(&self) -> Cause {
-        self.detours
-            .last()
-            .map_or(Cause::Cpu, |open| detour_cause(open.0))
-    }
-
-    fn queue_cause(&self) -> Cause {
-        if self.woken {
-            Cause::RunqWakeup
-        } else {
-            Cause::RunqPreempted
         }
     }
 }
