@@ -4,6 +4,7 @@
 //! Total: a record of an unknown kind or length gives `None`, which the caller counts. No bytes make
 //! it panic, because every wire type consists of integers that take any value.
 
+mod blame;
 mod object;
 mod wait;
 
@@ -35,9 +36,9 @@ use lacuna_timeline::event::Waker;
 use std::mem::size_of;
 
 /// Names of the kinds, by their number on the wire; number 0 is no record.
-pub(crate) const KIND_NAMES: [&str; 11] = [
-    "none", "queued", "wait", "long", "merged", "detour", "exit", "thread", "object", "stack",
-    "snapshot",
+pub(crate) const KIND_NAMES: [&str; 12] = [
+    "none", "queued", "wait", "long", "crowded", "merged", "detour", "exit", "thread", "object",
+    "stack", "snapshot",
 ];
 
 /// `since` of a thread whose switches are not recorded: it never comes.
@@ -64,7 +65,8 @@ wire! {
     record_header: 16,
     queued_record: 80,
     wait_record: 136,
-    long_record: 280,
+    long_record: 272,
+    crowded_record: 720,
     merged_record: 160,
     detour_record: 48,
     exit_record: 64,
@@ -101,7 +103,8 @@ pub(crate) fn decode(
     let event = match kind {
         record_kind::RECORD_QUEUED => Event::Cycle(queued(&read(bytes)?)),
         record_kind::RECORD_WAIT => Event::Cycle(waited(&read(bytes)?)),
-        record_kind::RECORD_LONG => Event::Cycle(long(&read(bytes)?)),
+        record_kind::RECORD_LONG => Event::Cycle(long(&read(bytes)?, &[])),
+        record_kind::RECORD_CROWDED => Event::Cycle(crowded(&read(bytes)?)),
         record_kind::RECORD_MERGED => Event::Merged(merged(&read(bytes)?)),
         record_kind::RECORD_DETOUR => Event::Detour(detour(&read(bytes)?)?),
         record_kind::RECORD_EXIT => Event::Exit(exit(&read(bytes)?)),
@@ -198,7 +201,11 @@ fn waited(record: &types::wait_record) -> Cycle {
     )
 }
 
-fn long(record: &types::long_record) -> Cycle {
+fn crowded(record: &types::crowded_record) -> Cycle {
+    long(&record.base, &record.more)
+}
+
+fn long(record: &types::long_record, more: &[types::record_slice]) -> Cycle {
     let mut long = cycle(
         &record.header,
         &record.times,
@@ -218,24 +225,8 @@ fn long(record: &types::long_record) -> Cycle {
         estimated: has(record.header.flags, record_flags::FLAG_ESTIMATED),
         cgroup: record.throttle_cgroup,
     });
-    long.blame = blame(record);
+    long.blame = blame::told(record, more);
     long
-}
-
-/// The culprits, largest first.
-fn blame(record: &types::long_record) -> Blame {
-    let mut culprits: Vec<(ThreadId, Ns)> = record
-        .culprits
-        .iter()
-        .filter(|culprit| culprit.ns != 0)
-        .map(|culprit| (ThreadId(culprit.thread), culprit.ns))
-        .collect();
-    culprits.sort_by_key(|&(thread, ns)| (std::cmp::Reverse(ns), thread));
-    Blame {
-        culprits,
-        rest_ns: record.rest_ns,
-        uncovered_ns: record.uncovered_ns,
-    }
 }
 
 fn faults(changes: &types::record_changes) -> Faults {

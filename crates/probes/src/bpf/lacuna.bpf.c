@@ -33,6 +33,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 struct queued_record *unused_queued __attribute__((unused));
 struct wait_record *unused_wait __attribute__((unused));
 struct long_record *unused_long __attribute__((unused));
+struct crowded_record *unused_crowded __attribute__((unused));
 struct merged_record *unused_merged __attribute__((unused));
 struct detour_record *unused_detour __attribute__((unused));
 struct exit_record *unused_exit __attribute__((unused));

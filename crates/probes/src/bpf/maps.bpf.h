@@ -9,7 +9,7 @@
 
 /* Entries of the occupancy ring of a CPU; a walk looks at OCCUPANCY_WALK of them at most. */
 #define OCCUPANCY_ENTRIES 64
-#define OCCUPANCY_WALK 32
+#define OCCUPANCY_WALK (SLICES + SLICES_MORE)
 /* Direct-mapped memory of what was already sent; at a collision the older one is sent again. */
 #define SEEN_ENTRIES 8192
 /* Processes that can be selected at once; beyond it watch_process fails. */
@@ -108,6 +108,7 @@ struct thread_state {
 	u64 waking;
 	u64 waker;
 	u64 run_delay; /* at switch-out */
+	u64 runs;      /* how often it had come on a CPU, at switch-out */
 	u64 migrated_ns;
 	u64 migrated_at;
 	u64 minor;
@@ -145,6 +146,7 @@ struct cpu_state {
 	u64 detours_lost;
 	u64 occupied; /* entries ever written to the ring below */
 	struct occupant occupants[OCCUPANCY_ENTRIES];
+	struct record_slice slices[OCCUPANCY_WALK];
 	u64 frames[STACK_FRAMES];
 	struct thread_state fresh; /* a new thread's state is prepared here */
 };

@@ -20,6 +20,7 @@ enum record_kind {
 	RECORD_QUEUED,   /* a cycle that left the CPU runnable: no wait part */
 	RECORD_WAIT,     /* a cycle with a wait, nothing unusual in it */
 	RECORD_LONG,     /* a cycle with everything */
+	RECORD_CROWDED,  /* the same, and many ran meanwhile */
 	RECORD_MERGED,   /* several short cycles as sums */
 	RECORD_DETOUR,
 	RECORD_EXIT,
@@ -84,7 +85,8 @@ enum special_id {
 
 enum record_limits {
 	STACK_FRAMES = 16,
-	CULPRITS = 4,
+	SLICES = 4,        /* of a long record */
+	SLICES_MORE = 28,  /* of a crowded one besides */
 	OPEN_DETOURS = 4,
 	SHORT_DETOURS = 3,
 	OBJECT_NAME = 48,
@@ -148,7 +150,8 @@ struct wait_record {
 	struct record_brief brief;
 };
 
-struct record_culprit {
+/* A stretch that a thread ran for; newest first, of one thread there may be several. */
+struct record_slice {
 	record_u64 thread;
 	record_u64 ns;
 };
@@ -164,9 +167,13 @@ struct long_record {
 	record_u64 throttle_ns;
 	record_u64 throttle_until; /* 0: the place is not exact */
 	record_u64 throttle_cgroup;
-	struct record_culprit culprits[CULPRITS];
-	record_u64 rest_ns;
-	record_u64 uncovered_ns;
+	record_u64 uncovered_ns; /* older than what the occupancy ring holds */
+	struct record_slice slices[SLICES];
+};
+
+struct crowded_record {
+	struct long_record base;
+	struct record_slice more[SLICES_MORE];
 };
 
 struct merged_record {
@@ -255,7 +262,8 @@ _Static_assert(sizeof(struct record_header) == 16, "header");
 _Static_assert(sizeof(struct record_wait) == 56, "wait");
 _Static_assert(sizeof(struct queued_record) == 80, "queued");
 _Static_assert(sizeof(struct wait_record) == 136, "wait");
-_Static_assert(sizeof(struct long_record) == 280, "long");
+_Static_assert(sizeof(struct long_record) == 272, "long");
+_Static_assert(sizeof(struct crowded_record) == 720, "crowded");
 _Static_assert(sizeof(struct merged_record) == 160, "merged");
 _Static_assert(sizeof(struct detour_record) == 48, "detour");
 _Static_assert(sizeof(struct exit_record) == 64, "exit");

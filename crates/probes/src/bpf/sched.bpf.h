@@ -24,8 +24,11 @@ struct arrival {
 	u64 off_ns;
 	u64 throttle_ns;
 	u64 stack;
+	u64 uncovered_ns;
+	u64 runs;    /* how often the thread had come on a CPU before */
 	u32 from_idle;
-	u32 exact; /* the throttled part came first, in one piece */
+	u32 exact;  /* the throttled part came first, in one piece */
+	u32 unseen; /* found out afterwards: its own switch was not traced */
 };
 
 static __always_inline u64 enqueued_at(struct arrival *in)
@@ -116,33 +119,22 @@ static __always_inline void emit_wait(struct cpu_state *cpu, struct thread_state
 	submit(cpu, record);
 }
 
-/* Who ran instead, from the enqueue, or from when the limit let go, to now. */
-static __always_inline void fill_blame(struct cpu_state *cpu, struct long_record *record,
-				       struct arrival *in)
+/* Since when it is worth telling who ran instead: from the enqueue, or from when the limit let go. */
+static __always_inline u64 blame_from(struct arrival *in)
 {
-	u64 from = in->queued;
 	/* The run queue's clock of switch-out may be a little older than its instant. */
-	u64 earliest = in->clock - in->off_ns;
+	u64 from = in->clock - in->off_ns;
 
-	if (in->from_idle || !from)
-		return;
 	if (in->throttle_ns && in->exact)
-		earliest += in->throttle_ns;
-	if (from < earliest)
-		from = earliest;
-	if (from < in->clock)
-		blame(cpu, record, from, in->clock);
+		from += in->throttle_ns;
+	if (in->from_idle || !in->queued)
+		return in->clock;
+	return in->queued > from ? in->queued : from;
 }
 
-static __noinline int emit_long(struct cpu_state *cpu, struct thread_state *state,
+static __noinline int fill_long(struct long_record *record, struct thread_state *state,
 				struct task_struct *task, struct arrival *in)
 {
-	struct long_record *record = reserve(cpu, sizeof(*record));
-
-	if (!record)
-		return 0;
-	__builtin_memset(record, 0, sizeof(*record));
-	fill_header(&record->header, RECORD_LONG, state->id);
 	record->header.flags = cycle_flags(state, in);
 	fill_times(&record->times, state, in);
 	record->wait = state->wait;
@@ -150,15 +142,62 @@ static __noinline int emit_long(struct cpu_state *cpu, struct thread_state *stat
 	record->stack = in->stack;
 	record->migrated_ns = state->migrated_ns;
 	record->migrated_at = state->migrated_at;
-	if (in->throttle_ns) {
-		record->throttle_ns = in->throttle_ns;
-		record->throttle_until = in->exact ? state->out + in->throttle_ns : 0;
-		record->throttle_cgroup = state->throttle.cgroup;
-		if (!has_queue_clock())
-			record->header.flags |= FLAG_ESTIMATED;
-	}
-	fill_blame(cpu, record, in);
+	record->throttle_ns = in->throttle_ns;
+	record->throttle_until = in->throttle_ns && in->exact ? state->out + in->throttle_ns : 0;
+	record->throttle_cgroup = state->throttle.cgroup;
+	if (!has_queue_clock())
+		record->header.flags |= FLAG_ESTIMATED;
+	record->uncovered_ns = in->uncovered_ns;
+	return 0;
+}
+
+static __always_inline void emit_plain(struct cpu_state *cpu, struct thread_state *state,
+				       struct task_struct *task, struct arrival *in, bool slices)
+{
+	struct long_record *record = reserve(cpu, sizeof(*record));
+
+	if (!record)
+		return;
+	fill_header(&record->header, RECORD_LONG, state->id);
+	fill_long(record, state, task, in);
+	__builtin_memset(record->slices, 0, sizeof(record->slices));
+	if (slices)
+		__builtin_memcpy(record->slices, cpu->slices, sizeof(record->slices));
 	submit(cpu, record);
+}
+
+static __noinline int emit_crowded(struct cpu_state *cpu, struct thread_state *state,
+				   struct task_struct *task, struct arrival *in)
+{
+	struct crowded_record *record = reserve(cpu, sizeof(*record));
+
+	if (!record)
+		return 0;
+	fill_header(&record->base.header, RECORD_CROWDED, state->id);
+	fill_long(&record->base, state, task, in);
+	__builtin_memcpy(record->base.slices, cpu->slices, sizeof(record->base.slices));
+	__builtin_memcpy(record->more, cpu->slices + SLICES, sizeof(record->more));
+	submit(cpu, record);
+	return 0;
+}
+
+static __noinline int emit_long(struct cpu_state *cpu, struct thread_state *state,
+				struct task_struct *task, struct arrival *in)
+{
+	u64 from = blame_from(in);
+	u64 told = in->clock;
+
+	if (from + BLAME_WAIT_NS > in->clock) {
+		emit_plain(cpu, state, task, in, false);
+		return 0;
+	}
+	told = who_ran(cpu, 0, SLICES, from, told);
+	if (told <= from) {
+		emit_plain(cpu, state, task, in, true);
+		return 0;
+	}
+	in->uncovered_ns = who_ran(cpu, SLICES, OCCUPANCY_WALK, from, told) - from;
+	emit_crowded(cpu, state, task, in);
 	return 0;
 }
 
@@ -281,7 +320,7 @@ static __always_inline void end_cycle(struct cpu_state *cpu, struct thread_state
 		in->throttle_ns = throttle_in(state, task, in->off_ns, &exact);
 		in->exact = exact;
 	}
-	if (wants_stack(state, in->off_ns))
+	if (!in->unseen && wants_stack(state, in->off_ns))
 		in->stack = take_stack(cpu, task);
 	if ((control.merge_short || state->merged.count) && merge(cpu, state, task, in))
 		return;
@@ -304,15 +343,14 @@ static __always_inline void introduce(struct cpu_state *cpu, struct thread_state
 	announce(cpu, state, task, NULL);
 }
 
-static __always_inline void come_in(struct cpu_state *cpu, struct thread_state *state,
-				    struct task_struct *task, struct arrival *in)
+static __noinline int come_in(struct cpu_state *cpu, struct thread_state *state,
+			      struct task_struct *task, struct arrival *in)
 {
 	introduce(cpu, state, task, in->now);
-	in->queued = task->sched_info.last_queued;
-	if (state->out)
+	if (state->out && state->runs == in->runs)
 		end_cycle(cpu, state, task, in);
-	else if (state->last_in)
-		state->seq++; /* its switch-out was not seen: a hole says so */
+	else if (state->out || state->last_in)
+		state->seq++; /* some switch of it was not seen: a hole says so */
 	state->last_in = in->now;
 	state->out = 0;
 	state->waking = 0;
@@ -320,6 +358,7 @@ static __always_inline void come_in(struct cpu_state *cpu, struct thread_state *
 	state->migrated_at = 0;
 	state->migrated_ns = 0;
 	state->flags &= ~THREAD_THROTTLED;
+	return 0;
 }
 
 static __always_inline void save_open_detours(struct record_wait *wait, struct thread_state *state)
@@ -383,20 +422,48 @@ static __always_inline void go_out(struct cpu_state *cpu, struct thread_state *s
 	if (task_state & TASK_INTERRUPTIBLE && task_frozen(task))
 		state->flags |= THREAD_FROZEN;
 	state->run_delay = task->sched_info.run_delay;
+	state->runs = task->sched_info.pcount;
 	barrier();
 	state->out = now; /* last: the iterator takes it for a sign that the rest is there */
 }
 
-/* The thread that leaves is not the one that we saw come: one of its switches was skipped. */
-static __noinline struct thread_state *leaving_stranger(struct task_struct *task)
+/*
+ * The thread that leaves is not the one that we saw come: the switch between was skipped, or was not
+ * traced at all, which some kernels do for a few threads. The kernel's own account of it tells when it
+ * came and how long it had been queued, provided that it came once only since we saw it leave.
+ */
+static __noinline int arrived_unseen(struct cpu_state *cpu, struct thread_state *state,
+				     struct task_struct *task, struct arrival *out)
 {
-	struct thread_state *state = thread_known(task);
+	struct arrival in = {.unseen = 1};
+	u64 waited = task->sched_info.run_delay - state->run_delay - state->migrated_ns;
 
-	if (!state || !(state->flags & THREAD_WATCHED))
+	in.clock = task->sched_info.last_arrival;
+	in.now = out->now - (out->clock - in.clock);
+	in.queued = in.clock - waited;
+	in.runs = task->sched_info.pcount - 1;
+	in.from_idle = cpu->thread == ID_IDLE;
+	if (in.now <= state->out || in.clock > out->clock)
+		in.runs = state->runs + 1; /* the clocks disagree: not to be believed */
+	come_in(cpu, state, task, &in);
+	if (in.runs != state->runs)
+		state->last_in = 0;
+	occupy(cpu, state->id, in.clock);
+	return 0;
+}
+
+static __always_inline struct thread_state *leaving(struct cpu_state *cpu,
+						     struct task_struct *task,
+						     struct arrival *out)
+{
+	struct thread_state *state;
+
+	if (cpu->task == (u64)task)
+		return cpu->watched ? thread_known(task) : NULL;
+	state = thread_known(task);
+	if (!state || !(state->flags & THREAD_WATCHED) || !state->since)
 		return NULL;
-	state->seq++;
-	state->last_in = 0;
-	state->waking = 0;
+	arrived_unseen(cpu, state, task, out);
 	return state;
 }
 
@@ -405,17 +472,16 @@ static __always_inline void switched(bool preempt, struct task_struct *prev,
 {
 	struct arrival in = {};
 	struct cpu_state *cpu = this_cpu();
-	struct thread_state *state = NULL;
+	struct thread_state *state;
 
 	if (!cpu)
 		return;
 	in.now = bpf_ktime_get_ns();
 	in.clock = queue_clock(next);
 	in.from_idle = prev->pid == 0;
-	if (cpu->task != (u64)prev)
-		state = leaving_stranger(prev);
-	else if (cpu->watched)
-		state = thread_known(prev);
+	in.queued = next->sched_info.last_queued;
+	in.runs = next->sched_info.pcount;
+	state = leaving(cpu, prev, &in);
 	if (state)
 		go_out(cpu, state, prev, preempt, prev_state, in.now);
 	cpu->task = (u64)next;
@@ -501,6 +567,7 @@ static __always_inline void born(struct task_struct *task)
 		state->waker = waker_now(cpu);
 		state->flags |= THREAD_RUNNABLE | THREAD_SINCE;
 		state->run_delay = task->sched_info.run_delay;
+		state->runs = task->sched_info.pcount;
 		state->out = state->since;
 	}
 	announce(cpu, state, task, NULL);

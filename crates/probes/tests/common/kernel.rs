@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The kernel's own counters and names, and cgroups with a CPU limit.
+
+use super::until;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Names for addresses, from kallsyms: nothing but what the tests need.
+pub fn symbols(frames: &[u64]) -> Vec<Box<str>> {
+    static TABLE: OnceLock<Vec<(u64, Box<str>)>> = OnceLock::new();
+    let table = TABLE.get_or_init(|| {
+        let text = fs::read_to_string("/proc/kallsyms").unwrap();
+        let mut table: Vec<(u64, Box<str>)> = text
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split_ascii_whitespace();
+                let address = u64::from_str_radix(words.next()?, 16).ok()?;
+                Some((address, words.nth(1)?.into()))
+            })
+            .collect();
+        table.sort();
+        table
+    });
+    let name = |&frame: &u64| {
+        let after = table.partition_point(|(address, _)| *address <= frame);
+        table[after.saturating_sub(1)].1.clone()
+    };
+    frames.iter().map(name).collect()
+}
+
+/// `/proc/thread-self/schedstat`: on-CPU nanoseconds, run-queue delay nanoseconds.
+pub fn schedstat() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let mut words = text
+        .split_ascii_whitespace()
+        .map(|word| word.parse().unwrap());
+    (words.next().unwrap(), words.next().unwrap())
+}
+
+/// Voluntary and involuntary switches, as the thread itself reads them.
+pub fn switches() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_ascii_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    (field("voluntary_ctxt"), field("nonvoluntary_ctxt"))
+}
+
+/// The state letter of a thread.
+pub fn state(pid: u32, tid: u32) -> Option<char> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    text.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Number of the system call that a thread is blocked in.
+pub fn blocked_in(pid: u32, tid: u32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
+    text.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Compiles a C program of tests/programs and returns where it is.
+pub fn compile(name: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/programs")
+        .join(name);
+    let unique = format!("{name}-{}-{}", std::process::id(), super::now());
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique);
+    let done = Command::new("cc")
+        .args(["-O1", "-Wall", "-Werror", "-pthread", "-o"])
+        .args([&program, &source])
+        .status()
+        .unwrap();
+    assert!(done.success(), "cc {}", source.display());
+    program
+}
+
+/// A CPU cgroup of our own, version 1 or 2; removed when dropped, once it is empty.
+pub struct CpuGroup {
+    path: PathBuf,
+    v2: bool,
+}
+
+const V1: &str = "/sys/fs/cgroup/cpu";
+const V2: &str = "/sys/fs/cgroup";
+
+impl CpuGroup {
+    pub fn new(name: &str) -> CpuGroup {
+        let v2 = !Path::new(V1).join("cpu.cfs_quota_us").exists() && !Path::new(V1).exists();
+        let root = if v2 { V2 } else { V1 };
+        let path = Path::new(root).join(format!("lacuna-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        CpuGroup { path, v2 }
+    }
+
+    pub fn nested(&self, name: &str) -> CpuGroup {
+        if self.v2 {
+            fs::write(self.path.join("cgroup.subtree_control"), "+cpu").unwrap();
+        }
+        let path = self.path.join(name);
+        fs::create_dir(&path).unwrap();
+        CpuGroup { path, v2: self.v2 }
+    }
+
+    /// Microseconds of CPU in each period.
+    pub fn limit(&self, quota_us: u64, period_us: u64) {
+        let write = |file: &str, text: String| fs::write(self.path.join(file), text).unwrap();
+        if self.v2 {
+            write("cpu.max", format!("{quota_us} {period_us}"));
+        } else {
+            write("cpu.cfs_period_us", period_us.to_string());
+            write("cpu.cfs_quota_us", quota_us.to_string());
+        }
+    }
+
+    /// Moves a thread here (version 2: its whole process, if it is not in a threaded subtree).
+    pub fn take(&self, tid: u32) {
+        let file = if self.v2 { "cgroup.threads" } else { "tasks" };
+        fs::write(self.path.join(file), tid.to_string()).unwrap();
+    }
+
+    /// `cpu.stat`: throttled nanoseconds of all its queues.
+    pub fn throttled_ns(&self) -> u64 {
+        let text = fs::read_to_string(self.path.join("cpu.stat")).unwrap();
+        let field = |name: &str, scale: u64| {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            let number: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
+            Some(number * scale)
+        };
+        field("throttled_time", 1)
+            .or_else(|| field("throttled_usec", 1000))
+            .unwrap()
+    }
+
+    /// The id that the kernel knows it by: the inode number of its directory.
+    pub fn id(&self) -> u64 {
+        std::os::unix::fs::MetadataExt::ino(&fs::metadata(&self.path).unwrap())
+    }
+}
+
+impl Drop for CpuGroup {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = fs::remove_dir(&self.path);
+            return;
+        }
+        until("the cgroup to be empty", || {
+            fs::remove_dir(&self.path).is_ok()
+        });
+    }
+}
