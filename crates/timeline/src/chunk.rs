@@ -8,6 +8,7 @@ use crate::codec;
 use crate::codec::Context;
 use crate::codec::Last;
 use crate::event::Ns;
+use crate::record::Body;
 use crate::record::Record;
 
 /// A chunk is full once it holds this many bytes: large enough that its own cost is small beside
@@ -15,7 +16,7 @@ use crate::record::Record;
 pub(crate) const CHUNK_BYTES: usize = 1024;
 
 /// What one record may need at most: every number at its longest, every id new.
-const RECORD_BYTES_MAX: usize = 320;
+pub(crate) const RECORD_BYTES_MAX: usize = 320;
 
 /// Records of one thread in order of their numbers.
 #[derive(Debug)]
@@ -104,8 +105,12 @@ pub(crate) struct Records<'c> {
 impl Records<'_> {
     /// The next record, with what the one before it ended with.
     pub(crate) fn next_record(&mut self) -> Option<(Option<Last>, Record)> {
-        let record = codec::read(&mut self.bytes, &mut self.context)?;
+        let mut record = codec::read(&mut self.bytes, &mut self.context)?;
         let before = self.before.replace(self.context.last);
+        if let (None, Body::Cycle(off)) = (before, &mut record.body) {
+            // Which CPU it came from was not seen.
+            off.moved = false;
+        }
         Some((before, record))
     }
 }

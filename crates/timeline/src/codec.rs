@@ -12,6 +12,9 @@ mod bytes;
 mod off_cpu;
 mod wait;
 
+#[cfg(test)]
+mod tests;
+
 use crate::event::Faults;
 use crate::event::Ns;
 use crate::event::OffState;

@@ -96,8 +96,11 @@ impl DetourLog {
     pub(crate) fn note(&mut self, record: &Record, from: Ns) {
         let since = self.open_since.unwrap_or(from).min(from);
         if record.detour_seq > self.last_seq {
-            let first = self.last_seq + 1;
-            self.add_gap(since..record.out, first..record.detour_seq + 1);
+            let first = self.last_seq.saturating_add(1);
+            self.add_gap(
+                since..record.out,
+                first..record.detour_seq.saturating_add(1),
+            );
             self.last_seq = record.detour_seq;
         }
         // Some may have ended since, and their records have overtaken this one.
@@ -122,7 +125,7 @@ impl DetourLog {
             if none_open && record.detour_seq < gap.seqs.start {
                 gap.range.start = gap.range.start.max(record.end);
             }
-            if record.detour_seq + 1 >= gap.seqs.end {
+            if record.detour_seq.saturating_add(1) >= gap.seqs.end {
                 gap.range.end = gap.range.end.min(record.out);
             }
         }
@@ -141,9 +144,12 @@ impl DetourLog {
     /// Takes a detour in, in any order.
     pub(crate) fn push(&mut self, detour: &Detour, known_before: Ns) {
         if detour.seq > self.last_seq {
-            if detour.seq > self.last_seq + 1 {
+            if detour.seq > self.last_seq.saturating_add(1) {
                 let since = self.open_since.unwrap_or(known_before).min(known_before);
-                self.add_gap(since..detour.end, self.last_seq + 1..detour.seq);
+                self.add_gap(
+                    since..detour.end,
+                    self.last_seq.saturating_add(1)..detour.seq,
+                );
             }
             self.last_seq = detour.seq;
         } else {

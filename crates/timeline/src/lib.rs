@@ -22,6 +22,9 @@ pub mod join;
 mod record;
 pub mod recorder;
 mod recorder_presence;
+#[cfg(test)]
+#[path = "../tests/simulator/rng.rs"]
+mod rng;
 mod split;
 mod table;
 mod thread;

@@ -193,7 +193,7 @@ pub(crate) struct Blamed {
 
 impl Blamed {
     /// The kernel side's list; what is beyond [`BLAME_MAX`] goes to the rest.
-    fn new(blame: &Blame) -> Blamed {
+    pub(crate) fn new(blame: &Blame) -> Blamed {
         let mut blamed = Blamed {
             rest_ns: blame.rest_ns,
             uncovered_ns: blame.uncovered_ns,

@@ -403,8 +403,10 @@ impl<S: Sink> Walker<'_, '_, S> {
             let reason = match self.thread.last {
                 None => Reason::NotObserved,
                 Some(last) if record.seq > last.seq => {
-                    self.sink.lost(record.seq - last.seq);
-                    self.missing_reason(tail)
+                    let reason = self.missing_reason(tail);
+                    let lost = reason == Reason::Lost;
+                    self.sink.lost(if lost { record.seq - last.seq } else { 0 });
+                    reason
                 }
                 Some(_) => Reason::NotWatched,
             };

@@ -189,7 +189,7 @@ impl Tally {
     }
 
     fn culprit(&mut self, cause: Cause, who: Option<Who>, ns: Ns) {
-        if let Some(who) = who {
+        if let Some(who) = who.filter(|_| ns > 0) {
             self.slot(cause).culprits.add(who, ns);
         }
     }
@@ -464,7 +464,7 @@ impl Slot {
 /// Adds to an item of a list of sums, which is made where it is missing.
 pub(super) fn add_largest<T: Copy + PartialEq>(list: &mut Vec<(T, Ns)>, item: T, ns: Ns) {
     match list.iter_mut().find(|known| known.0 == item) {
-        Some(known) => known.1 += ns,
+        Some(known) => known.1 = known.1.saturating_add(ns),
         None => list.push((item, ns)),
     }
 }

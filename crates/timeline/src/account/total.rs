@@ -22,9 +22,9 @@ impl Account {
         if ns == 0 {
             return;
         }
-        self.wall_ns += ns;
+        self.wall_ns = self.wall_ns.saturating_add(ns);
         let share = self.share_mut(Cause::Unknown);
-        share.ns += ns;
+        share.ns = share.ns.saturating_add(ns);
         share.count += 1;
         add_largest(&mut share.reasons, reason, ns);
         share
@@ -34,12 +34,18 @@ impl Account {
 
     /// Adds the account of other windows or of another thread to this one.
     pub fn add(&mut self, other: &Account) {
-        self.wall_ns += other.wall_ns;
-        self.blur_ns += other.blur_ns;
-        self.lost_records += other.lost_records;
-        self.counts.voluntary += other.counts.voluntary;
-        self.counts.involuntary += other.counts.involuntary;
-        self.counts.migrations += other.counts.migrations;
+        self.wall_ns = self.wall_ns.saturating_add(other.wall_ns);
+        self.blur_ns = self.blur_ns.saturating_add(other.blur_ns);
+        self.lost_records = self.lost_records.saturating_add(other.lost_records);
+        self.counts.voluntary = self.counts.voluntary.saturating_add(other.counts.voluntary);
+        self.counts.involuntary = self
+            .counts
+            .involuntary
+            .saturating_add(other.counts.involuntary);
+        self.counts.migrations = self
+            .counts
+            .migrations
+            .saturating_add(other.counts.migrations);
         self.counts.faults.minor = add_u32(self.counts.faults.minor, other.counts.faults.minor);
         self.counts.faults.major = add_u32(self.counts.faults.major, other.counts.faults.major);
         for share in &other.shares {
@@ -77,12 +83,12 @@ impl Share {
 
     /// Adds another share of the same cause.
     fn add(&mut self, other: &Share) {
-        self.ns += other.ns;
-        self.count += other.count;
-        self.running_ns += other.running_ns;
-        self.runnable_ns += other.runnable_ns;
-        self.blocked_ns += other.blocked_ns;
-        self.estimated_ns += other.estimated_ns;
+        self.ns = self.ns.saturating_add(other.ns);
+        self.count = self.count.saturating_add(other.count);
+        self.running_ns = self.running_ns.saturating_add(other.running_ns);
+        self.runnable_ns = self.runnable_ns.saturating_add(other.runnable_ns);
+        self.blocked_ns = self.blocked_ns.saturating_add(other.blocked_ns);
+        self.estimated_ns = self.estimated_ns.saturating_add(other.estimated_ns);
         for culprit in &other.culprits {
             add_culprit(&mut self.culprits, *culprit);
         }
@@ -122,7 +128,7 @@ pub(super) fn add_culprit(list: &mut Vec<Culprit>, culprit: Culprit) {
         return;
     }
     match list.iter_mut().find(|known| known.who == culprit.who) {
-        Some(known) => known.ns += culprit.ns,
+        Some(known) => known.ns = known.ns.saturating_add(culprit.ns),
         None => list.push(culprit),
     }
 }
