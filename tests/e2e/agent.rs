@@ -45,9 +45,9 @@ impl Agent {
                 "--api",
             ])
             .arg(format!("unix:{}", socket.display()));
-        let mut process = Process::start("lacuna agent", command);
-        let grpc_port = listening(&mut process, "otlp-grpc");
-        let http_port = listening(&mut process, "otlp-http");
+        let process = Process::start("lacuna agent", command);
+        let grpc_port = listening(&process, "otlp-grpc");
+        let http_port = listening(&process, "otlp-http");
         let agent = Agent {
             process,
             socket,
@@ -149,8 +149,8 @@ fn by_span_id(answer: Value) -> BTreeMap<String, Value> {
 }
 
 /// The port of a `listening NAME 127.0.0.1:PORT` line.
-fn listening(process: &mut Process, name: &str) -> u16 {
-    let line = process.wait_for_line(&format!("listening {name} "), 0, START_PATIENCE);
+fn listening(process: &Process, name: &str) -> u16 {
+    let line = process.wait_for_line(&format!("listening {name} "), START_PATIENCE);
     let port = line.rsplit(':').next().unwrap_or_default().trim();
     port.parse()
         .unwrap_or_else(|_| panic!("no port in: {line}"))

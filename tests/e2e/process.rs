@@ -31,12 +31,21 @@ pub(crate) struct Process {
     output: Arc<Output>,
 }
 
-/// Every line so far, of both streams.
+/// What came out of both streams.
 #[derive(Default)]
 struct Output {
-    lines: Mutex<Vec<String>>,
+    so_far: Mutex<SoFar>,
     changed: Condvar,
 }
+
+#[derive(Default)]
+struct SoFar {
+    lines: Vec<String>,
+    ended_streams: usize,
+}
+
+/// Standard output and standard error.
+const STREAMS: usize = 2;
 
 impl Process {
     /// Starts it; `name` is for messages.
@@ -65,34 +74,26 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits for the `nth` line (from 0) that contains `text`.
-    pub(crate) fn wait_for_line(&mut self, text: &str, nth: usize, within: Duration) -> String {
+    /// Waits for the first line that contains `text`.
+    pub(crate) fn wait_for_line(&self, text: &str, within: Duration) -> String {
         let deadline = Instant::now() + within;
-        let mut lines = self.output.lines.lock().expect("no reader panicked");
+        let mut so_far = self.output.so_far.lock().expect("no reader panicked");
         loop {
-            if let Some(line) = lines.iter().filter(|line| line.contains(text)).nth(nth) {
+            if let Some(line) = so_far.lines.iter().find(|line| line.contains(text)) {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let name = &self.name;
-                panic!(
-                    "{name} did not print `{text}` in {within:?}; it said:\n{}",
-                    tail(&lines)
-                );
+            if left.is_zero() || so_far.ended_streams == STREAMS {
+                let (name, said) = (&self.name, tail(&so_far.lines));
+                panic!("{name} did not print `{text}` within {within:?}, or ended:\n{said}");
             }
-            // Woken by each line; the bound also notices a child that ended silently.
-            lines = self
-                .output
-                .changed
-                .wait_timeout(lines, left)
-                .expect("no reader panicked")
-                .0;
+            let woken = self.output.changed.wait_timeout(so_far, left);
+            so_far = woken.expect("no reader panicked").0;
         }
     }
 
     /// Waits until somebody listens on that port of this host.
-    pub(crate) fn wait_for_listener(&mut self, port: u16) {
+    pub(crate) fn wait_for_listener(&self, port: u16) {
         let deadline = Instant::now() + LISTEN_PATIENCE;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(
@@ -113,7 +114,7 @@ impl Process {
 
     /// The last lines that it printed, for messages.
     pub(crate) fn tail(&self) -> String {
-        tail(&self.output.lines.lock().expect("no reader panicked"))
+        tail(&self.output.so_far.lock().expect("no reader panicked").lines)
     }
 }
 
@@ -127,10 +128,13 @@ impl Drop for Process {
 
 fn keep_lines(stream: impl Read + Send + 'static, output: Arc<Output>) {
     thread::spawn(move || {
+        let so_far = || output.so_far.lock().expect("no reader panicked");
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            output.lines.lock().expect("no reader panicked").push(line);
+            so_far().lines.push(line);
             output.changed.notify_all();
         }
+        so_far().ended_streams += 1;
+        output.changed.notify_all();
     });
 }
 

@@ -101,15 +101,15 @@ pub(crate) fn start(how: &Start<'_>) -> Running {
 
 impl Running {
     /// Waits until it has ended its work and flushed its spans.
-    pub(crate) fn wait_until_done(&mut self) {
-        self.process.wait_for_line("done", 0, PATIENCE);
+    pub(crate) fn wait_until_done(&self) {
+        self.process.wait_for_line("done", PATIENCE);
     }
 
     /// The port that a Flask service has chosen.
-    pub(crate) fn wait_for_port(&mut self) -> u16 {
+    pub(crate) fn wait_for_port(&self) -> u16 {
         let line = self
             .process
-            .wait_for_line("Running on http://127.0.0.1:", 0, PATIENCE);
+            .wait_for_line("Running on http://127.0.0.1:", PATIENCE);
         let port = line.rsplit(':').next().unwrap_or_default().trim();
         port.parse()
             .unwrap_or_else(|_| panic!("no port in: {line}"))
@@ -148,7 +148,7 @@ pub(crate) fn start_collector(at: Endpoint, spare_port: u16, to: Endpoint, log: 
         .args(["--otlp-exporter-protocol", "grpc"])
         .args(["--pid-file".as_ref(), log.with_extension("pid").as_os_str()])
         .args(["--log-file".as_ref(), log.as_os_str()]);
-    let mut collector = Process::start("collector", command);
+    let collector = Process::start("collector", command);
     collector.wait_for_listener(at.port);
     collector
 }

@@ -214,7 +214,7 @@ impl Scenario {
         let spans_text = spans.to_string();
         let mut arguments = vec![spans_text.as_str()];
         arguments.extend(self.bare.then_some("bare"));
-        let mut running = start(&Start {
+        let running = start(&Start {
             program: self.program,
             arguments: &arguments,
             service: self.service,

@@ -74,8 +74,8 @@ pub(crate) fn check_mutex() {
     let spans = directory.path().join("spans.json");
     let mut command = Command::new(repository("target/programs/mutex"));
     command.arg(&spans);
-    let mut program = Process::start("mutex", command);
-    let line = program.wait_for_line("wait ", 0, PATIENCE);
+    let program = Process::start("mutex", command);
+    let line = program.wait_for_line("wait ", PATIENCE);
     let words: Vec<u64> = line
         .split(' ')
         .skip(1)
@@ -119,7 +119,7 @@ fn run_waits(agent: &Agent, transport: Transport, directory: &Path) -> Truth {
     for kind in KINDS {
         running
             .process
-            .wait_for_line(&format!("ready {kind}"), 0, PATIENCE);
+            .wait_for_line(&format!("ready {kind}"), PATIENCE);
         match kind {
             "contend" => hogs.extend((0..HOGS).map(|_| start_hog())),
             "throttle" => {
@@ -132,7 +132,7 @@ fn run_waits(agent: &Agent, transport: Transport, directory: &Path) -> Truth {
         }
         running.process.say("go on");
     }
-    running.process.wait_for_line("ready end", 0, PATIENCE);
+    running.process.wait_for_line("ready end", PATIENCE);
     cgroup.limit(None);
     running.process.say("go on");
     running.wait_until_done();
