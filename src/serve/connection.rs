@@ -39,6 +39,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests at once on one HTTP/2 connection; more wait at the client.
 const STREAMS_MAX: u32 = 64;
 
+/// Bytes of a request's head, and of the buffer that a connection is read into: with the limit on
+/// connections it bounds what they cost before anything is asked. A larger head is answered with 431.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
 /// The next connection's number; numbers are never used twice by one process.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
@@ -255,6 +259,7 @@ impl Served {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.head)
+            .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(
                 TokioIo::new(stream),
                 hyper::service::service_fn(self.service()),
@@ -269,6 +274,7 @@ impl Served {
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEAD_BYTES_MAX as u32)
             .keep_alive_interval(self.head)
             .keep_alive_timeout(PING_TIMEOUT)
             .serve_connection(

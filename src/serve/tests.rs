@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sockets to listen at: what is said of those that cannot be had, and what is left in the file system.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::FileTypeExt;
@@ -12,6 +13,7 @@ use std::path::Path;
 use super::Bound;
 use super::bind;
 use super::bind::BindError;
+use super::runtime;
 use crate::cli::Address;
 
 fn unix(path: &Path) -> Address {
@@ -130,4 +132,20 @@ fn a_socket_that_has_become_another_s_is_not_removed() {
     let _other = UnixListener::bind(&path).unwrap();
     drop(bound);
     UnixStream::connect(&path).unwrap();
+}
+
+thread_local! {
+    static STARTED: Cell<bool> = const { Cell::new(false) };
+}
+
+#[test]
+fn what_is_to_happen_on_each_thread_happens_before_its_tasks() {
+    let runtime = runtime(2, || STARTED.set(true)).unwrap();
+    let tasks: Vec<_> = (0..50)
+        .map(|_| runtime.spawn(async { STARTED.get() }))
+        .collect();
+    for task in tasks {
+        assert!(runtime.block_on(task).unwrap());
+    }
+    assert!(!STARTED.get(), "this thread is none of them");
 }

@@ -4,6 +4,7 @@
 
 use prost::Message;
 
+use super::support::around;
 use super::support::request;
 use super::support::span;
 use crate::otlp::Format;
@@ -11,13 +12,6 @@ use crate::otlp::REQUEST_BYTES_MAX;
 use crate::otlp::REQUEST_SPANS_MAX;
 use crate::otlp::Refusal;
 use crate::otlp::decode;
-
-/// A field of a message around `inner`.
-fn around(key: u8, inner: &[u8]) -> Vec<u8> {
-    let mut length = Vec::new();
-    prost::encode_length_delimiter(inner.len(), &mut length).unwrap();
-    [&[key], &length[..], inner].concat()
-}
 
 /// A message of some `bytes` with nothing in it but the same element again and again, which the
 /// given fields are around, innermost first.

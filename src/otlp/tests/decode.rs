@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a span becomes: every field that is asked for, by hand, from protobuf and from JSON.
 
+use opentelemetry_proto::tonic::common::v1::AnyValue;
+use opentelemetry_proto::tonic::common::v1::ArrayValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message;
 
+use super::support::around;
 use super::support::attribute;
 use super::support::good;
 use super::support::int;
@@ -181,6 +184,50 @@ fn the_thread_is_taken_from_the_attributes_that_name_it() {
     let received = one(Format::Protobuf, &request(vec![sent]).encode_to_vec());
     assert_eq!((received.os_thread_id, received.thread_id), (None, None));
     assert_eq!((received.peer_port, received.thread_name), (None, None));
+}
+
+/// An attribute whose value is sent in several parts.
+fn in_parts(key: &str, parts: &[Value]) -> Vec<u8> {
+    let key = around(0x0A, key.as_bytes());
+    let value = |part: &Value| {
+        AnyValue {
+            value: Some(part.clone()),
+        }
+        .encode_to_vec()
+    };
+    let values = parts.iter().map(|part| around(0x12, &value(part)));
+    [key].into_iter().chain(values).flatten().collect()
+}
+
+#[test]
+fn of_a_message_in_several_parts_the_last_choice_holds() {
+    let text = Value::StringValue("text".to_string());
+    let list = Value::ArrayValue(ArrayValue::default());
+    let cases = [
+        (vec![text.clone(), Value::IntValue(5)], Some("5")),
+        (vec![Value::IntValue(5), text.clone()], Some("text")),
+        (vec![text.clone(), Value::BoolValue(true)], None),
+        (
+            vec![Value::IntValue(5), list, Value::DoubleValue(0.5)],
+            None,
+        ),
+        (vec![Value::BytesValue(Vec::new()), text], Some("text")),
+    ];
+    for (parts, expected) in cases {
+        // The resource comes in two parts, one of them after its spans.
+        let whole = request(vec![span(0)]).resource_spans[0].encode_to_vec();
+        let late = around(0x0A, &around(0x0A, &in_parts("host.name", &parts)));
+        let received = one(Format::Protobuf, &around(0x0A, &[whole, late].concat()));
+        assert_eq!(
+            received.resource.host_name.as_deref(),
+            expected,
+            "{parts:?}"
+        );
+        assert_eq!(
+            received.resource.service_name.as_deref(),
+            Some("payments-api")
+        );
+    }
 }
 
 #[test]

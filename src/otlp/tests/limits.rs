@@ -77,6 +77,15 @@ async fn whoever_never_finishes_a_head_is_hung_up_on() {
 }
 
 #[tokio::test]
+async fn a_head_without_end_is_refused() {
+    let receivers = Receivers::start();
+    let endless = format!("POST /v1/traces HTTP/1.1\r\nx: {}", "x".repeat(100_000));
+    let mut stream = connected(receivers.http, endless.as_bytes()).await;
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+}
+
+#[tokio::test]
 async fn whoever_never_finishes_a_body_is_told_so() {
     let bodies = BodyReader::new(REQUEST_BYTES_MAX, REQUEST_BYTES_MAX, SOON);
     let receivers = Receivers::start_with(Limits::default(), Some(bodies));

@@ -119,6 +119,13 @@ pub(super) fn request(spans: Vec<Span>) -> ExportTraceServiceRequest {
     }
 }
 
+/// A field of a message around `inner`, by its key.
+pub(super) fn around(key: u8, inner: &[u8]) -> Vec<u8> {
+    let mut length = Vec::new();
+    prost::encode_length_delimiter(inner.len(), &mut length).unwrap();
+    [&[key], &length[..], inner].concat()
+}
+
 /// A request of `count` good spans.
 pub(super) fn good(count: u64) -> ExportTraceServiceRequest {
     request((0..count).map(span).collect())
