@@ -79,7 +79,9 @@ async fn whoever_never_finishes_a_head_is_hung_up_on() {
 #[tokio::test]
 async fn a_head_without_end_is_refused() {
     let receivers = Receivers::start();
-    let endless = format!("POST /v1/traces HTTP/1.1\r\nx: {}", "x".repeat(100_000));
+    // No byte more than is read of it: closing with some unread would reset the connection.
+    let start = "POST /v1/traces HTTP/1.1\r\nx: ";
+    let endless = format!("{start}{}", "x".repeat(65_536 - start.len()));
     let mut stream = connected(receivers.http, endless.as_bytes()).await;
     let answer = read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
