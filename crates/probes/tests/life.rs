@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Birth, exec, death, who is watched, silence, and what is lost (rules 4, 5, 9, 12, 16).
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::Session;
+use common::child::Steps;
+use common::holes;
+use common::kernel;
+use common::now;
+use common::until;
+use common::worker::Worker;
+use common::worker::hog;
+use lacuna_probes::Config;
+use lacuna_probes::FaultPlan;
+use lacuna_probes::Watch;
+use lacuna_timeline::event::Event;
+use lacuna_timeline::event::Exit;
+use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::Snapshot;
+use lacuna_timeline::event::ThreadId;
+use lacuna_timeline::event::Waker;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+impl Session {
+    fn exit_of(&self, thread: ThreadId) -> Option<Exit> {
+        self.events.iter().find_map(|event| match event {
+            Event::Exit(exit) if exit.thread == thread => Some(*exit),
+            _ => None,
+        })
+    }
+
+    fn snapshots_of(&self, thread: ThreadId) -> Vec<&Snapshot> {
+        let all = self.events.iter().filter_map(|event| match event {
+            Event::Snapshot(snapshot) => Some(snapshot),
+            _ => None,
+        });
+        all.filter(|snapshot| snapshot.thread == thread).collect()
+    }
+}
+
+/// Sleeps briefly, many times.
+fn naps(count: u32) {
+    for _ in 0..count {
+        std::thread::sleep(Duration::from_micros(300));
+    }
+}
+
+#[test]
+fn root_a_thread_is_whole_from_its_birth_to_its_death() {
+    let mut session = Session::start();
+    let worker = Worker::start("lives", None, |_| {
+        naps(50);
+        now()
+    });
+    let tid = worker.tid;
+    let last = worker.join();
+    session.until("the thread's death", |session| {
+        session
+            .find(tid)
+            .is_some_and(|info| session.exit_of(info.thread).is_some())
+    });
+    let info = session.find(tid).unwrap().clone();
+    assert_eq!(&*info.comm, "lives");
+    assert_eq!(info.process.tgid, std::process::id());
+    let links = session.links(info.thread);
+    assert_eq!(links[0].seq, 1);
+    assert_eq!(holes(&links), 0);
+    let cycles = session.cycles(info.thread, 0, u64::MAX);
+    assert_eq!((cycles[0].prev_in, cycles[0].off.at), (None, info.since));
+    assert_eq!(cycles[0].off.state, OffState::Runnable);
+    assert!(matches!(cycles[0].waker, Waker::Thread(_)));
+    let exit = session.exit_of(info.thread).unwrap();
+    assert_eq!(links.last().unwrap().seq, exit.seq);
+    assert!(exit.at > last, "it ends after its own last word");
+}
+
+#[test]
+fn root_an_exec_by_another_thread_keeps_its_identity() {
+    let program = kernel::compile("exec.c");
+    let mut session = Session::start();
+    let mut child = Steps::start(&program, &[]);
+    let pid = child.pid();
+    session.probes.watch_process(pid).unwrap();
+    child.step();
+    let tid = child.numbers()[0];
+    assert_ne!(tid, pid);
+    until("the new program", || {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "cat\n")
+    });
+    let told = |session: &Session, tid, comm: &str| {
+        session.events.iter().any(
+            |event| matches!(event, Event::Thread(info) if info.tid == tid && *info.comm == *comm),
+        )
+    };
+    session.until("the news of it", |session| told(session, pid, "cat"));
+    child.finish();
+    session.drain_past(now());
+    std::fs::remove_file(program).unwrap();
+    let before = session.id(tid);
+    assert_eq!(
+        session.id(pid),
+        before,
+        "the leader's tid now means this thread"
+    );
+    session.until("its death", |session| session.exit_of(before).is_some());
+    assert_eq!(holes(&session.links(before)), 0);
+}
+
+#[test]
+fn root_what_a_watched_process_starts_is_watched_too() {
+    let mut session = Session::start();
+    let shell = Path::new("sh");
+    let mut child = Steps::start(shell, &["-c", "read x; (sleep 0.05; sleep 0.05) & wait"]);
+    let pid = child.pid();
+    session.probes.watch_descendants(pid).unwrap();
+    until("a blocked shell", || {
+        kernel::blocked_in(pid, pid) == Some(0)
+    });
+    child.step();
+    child.finish();
+    session.drain_past(now());
+    let sleeps: Vec<_> = session
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Thread(info) if &*info.comm == "sleep" => Some(info.thread),
+            _ => None,
+        })
+        .collect();
+    let watched = |thread: &&ThreadId| !session.links(**thread).is_empty();
+    assert!(sleeps.iter().filter(watched).count() >= 2, "{sleeps:?}");
+}
+
+#[test]
+fn root_who_connects_to_a_port_of_ours_becomes_watched() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut session = Session::with(Config {
+        watch: Watch::Selected,
+        otlp_ports: vec![port],
+        ..Config::default()
+    });
+    let connect = format!("read x; exec 3<>/dev/tcp/127.0.0.1/{port}; sleep 0.05; read y");
+    let mut child = Steps::start(Path::new("bash"), &["-c", &connect]);
+    let pid = child.pid();
+    assert!(!session.probes.watched_processes().contains(&pid));
+    child.step();
+    let (mut stream, _) = listener.accept().unwrap();
+    until("its being watched", || {
+        session.probes.watched_processes().contains(&pid)
+    });
+    child.step();
+    child.finish();
+    let _ = stream.read(&mut [0; 1]).unwrap();
+    session.drain_past(now());
+    assert!(!session.links(session.id(pid)).is_empty());
+}
+
+#[test]
+fn root_a_silent_thread_is_confirmed_by_the_iterator() {
+    let mut session = Session::start();
+    let (send, receive) = std::sync::mpsc::channel::<()>();
+    let worker = Worker::start("silent", None, move |_| {
+        naps(3);
+        receive.recv()
+    });
+    let tid = worker.tid;
+    let pid = std::process::id();
+    until("a blocked thread", || {
+        kernel::blocked_in(pid, tid) == Some(202)
+    });
+    let begun = now();
+    session.until("a confirmation", |session| {
+        session.find(tid).is_some() && now() > begun + 20_000_000
+    });
+    session.snapshot();
+    session.drain();
+    let thread = session.id(tid);
+    let links = session.links(thread);
+    let last = links.last().unwrap();
+    let snapshots = session.snapshots_of(thread);
+    let seen = snapshots.last().expect("it was looked at");
+    assert_eq!((seen.seq, seen.last_in), (last.seq, Some(last.end)));
+    assert!(seen.at > begun);
+    let off = seen.off.as_ref().expect("it is off the CPU");
+    assert_eq!(off.state, OffState::Sleeping);
+    assert!(off.wait.futex.is_some());
+    drop(send);
+    assert!(worker.join().is_err());
+}
+
+#[test]
+fn root_a_thread_that_never_switches_has_a_name_and_no_records() {
+    let rival = hog("steady", 0);
+    let mut session = Session::start();
+    session.snapshot();
+    let info = session.events.iter().find_map(|event| match event {
+        Event::Thread(info) if info.tid == 2 => Some(info.clone()),
+        _ => None,
+    });
+    drop(rival);
+    let info = info.expect("kthreadd is on every host");
+    assert_eq!((&*info.comm, info.kernel), ("kthreadd", true));
+    assert_eq!(info.since, u64::MAX, "it is not watched");
+    assert!(session.snapshots_of(info.thread).is_empty());
+}
+
+#[test]
+fn root_every_dropped_record_leaves_a_hole() {
+    let mut session = Session::with(Config {
+        watch: Watch::Selected,
+        faults: FaultPlan {
+            drop_every: 7,
+            ..FaultPlan::default()
+        },
+        ..Config::default()
+    });
+    let worker = Worker::start("holed", None, |_| naps(400));
+    let tid = worker.tid;
+    worker.join();
+    session.drain_past(now());
+    let thread = session.id(tid);
+    let links = session.links(thread);
+    // What lies between two records that join is proved; whatever was dropped left a hole.
+    let holes = holes(&links);
+    let dropped = links.last().unwrap().seq - links[0].seq + 1 - links.len() as u64;
+    assert!(
+        holes > 20 && dropped >= holes as u64,
+        "{holes} holes, {dropped} dropped"
+    );
+    assert!(
+        dropped < 2 * holes as u64,
+        "{holes} holes, {dropped} dropped"
+    );
+    let counters = session.probes.counters().unwrap();
+    assert!(counters.ring_drops >= dropped, "{counters:?}");
+}
+
+#[test]
+fn root_a_dropped_exit_leaves_the_end_open() {
+    let mut session = Session::with(Config {
+        watch: Watch::Selected,
+        faults: FaultPlan {
+            drop_exits: true,
+            ..FaultPlan::default()
+        },
+        ..Config::default()
+    });
+    let worker = Worker::start("vanishes", None, |_| naps(5));
+    let tid = worker.tid;
+    worker.join();
+    session.drain_past(now());
+    let thread = session.id(tid);
+    assert!(session.exit_of(thread).is_none());
+    session.snapshot();
+    let confirmed = session.snapshots_of(thread).len();
+    assert_eq!(
+        confirmed, 0,
+        "nothing confirms what comes after its last record"
+    );
+    assert!(session.probes.counters().unwrap().ring_drops > 0);
+}
+
+#[test]
+fn root_a_skipped_waking_is_counted_as_a_real_miss_is() {
+    let mut session = Session::with(Config {
+        watch: Watch::Selected,
+        faults: FaultPlan {
+            skip_wakings_every: 3,
+            ..FaultPlan::default()
+        },
+        ..Config::default()
+    });
+    let worker = Worker::start("unwoken", None, |_| naps(90));
+    let tid = worker.tid;
+    worker.join();
+    session.drain_past(now());
+    let cycles = session.cycles(session.id(tid), 0, u64::MAX);
+    let slept = cycles
+        .iter()
+        .filter(|cycle| cycle.off.state == OffState::Sleeping);
+    let missing = slept.filter(|cycle| cycle.waking.is_none()).count() as u64;
+    assert!(missing > 0);
+    let counters = session.probes.counters().unwrap();
+    assert!(counters.programs_skipped >= missing, "{counters:?}");
+}
+
+#[test]
+fn root_merged_cycles_add_up_to_their_stretch() {
+    let mut session = Session::with(Config {
+        watch: Watch::Selected,
+        merge_short: true,
+        ..Config::default()
+    });
+    let (mut from_a, mut to_b) = std::io::pipe().unwrap();
+    let (mut from_b, mut to_a) = std::io::pipe().unwrap();
+    let answer = Worker::start("answers", Some(0), move |_| {
+        let mut byte = [0];
+        while from_a.read(&mut byte).unwrap() == 1 {
+            std::io::Write::write_all(&mut to_a, &byte).unwrap();
+        }
+    });
+    let ask = Worker::start("asks", Some(0), move |_| {
+        for _ in 0..3000 {
+            std::io::Write::write_all(&mut to_b, b"x").unwrap();
+            from_b.read_exact(&mut [0]).unwrap();
+        }
+    });
+    let tid = ask.tid;
+    ask.join();
+    answer.join();
+    session.drain_past(now());
+    let thread = session.id(tid);
+    assert_eq!(holes(&session.links(thread)), 0);
+    let mut count = 0;
+    for event in &session.events {
+        let Event::Merged(merged) = event else {
+            continue;
+        };
+        let sum = merged.running_ns + merged.runnable_ns + merged.idle_wake_ns + merged.blocked_ns;
+        assert_eq!(sum, merged.end - merged.prev_in.unwrap(), "{merged:?}");
+        count += merged.count;
+    }
+    assert!(count > 500, "{count}");
+}
