@@ -17,9 +17,9 @@ use crate::event::Ns;
 use crate::event::ThreadId;
 use crate::event::Waker;
 use crate::recorder::Recorder;
-use crate::walk::Seen;
-use crate::walk::Segment;
-use crate::walk::Sink;
+use crate::segment::Seen;
+use crate::segment::Segment;
+use crate::segment::Sink;
 
 /// How many links a chain may have.
 pub const DEPTH_MAX: usize = 8;

@@ -11,12 +11,15 @@ use crate::event::Ns;
 use crate::record::Body;
 use crate::record::Record;
 
-/// A chunk is full once it holds this many bytes: large enough that its own cost is small beside
+/// A chunk's memory: large enough that its own cost is small beside
 /// them, small enough that reading it from the start takes about a microsecond.
 pub(crate) const CHUNK_BYTES: usize = 1024;
 
-/// What one record may need at most: every number at its longest, every id new.
-pub(crate) const RECORD_BYTES_MAX: usize = 320;
+/// What hardly any record exceeds; with less room left a chunk is full.
+const RECORD_BYTES: usize = 48;
+
+/// A chunk's memory as it begins; most threads that are born write little.
+const FIRST_BYTES: usize = 128;
 
 /// Records of one thread in order of their numbers.
 #[derive(Debug)]
@@ -60,12 +63,14 @@ impl Chunk {
 
     /// No more fits.
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes.len() >= CHUNK_BYTES
+        self.bytes.len() + RECORD_BYTES > CHUNK_BYTES
     }
 
-    /// Gives back what was kept for growth.
+    /// Gives back what was kept for growth, where that is more than a little.
     pub(crate) fn seal(&mut self) {
-        self.bytes.shrink_to_fit();
+        if self.bytes.capacity() - self.bytes.len() > 2 * RECORD_BYTES {
+            self.bytes.shrink_to_fit();
+        }
     }
 
     /// Memory that it takes beyond its own struct.
@@ -78,19 +83,18 @@ impl Chunk {
         Records {
             bytes: &self.bytes,
             context: Context::new(self.before.unwrap_or_default()),
-            before: self.before,
+            at: self.before,
         }
     }
 
-    /// Grows by doubling, but never beyond what a full chunk needs.
+    /// Grows by doubling up to [`CHUNK_BYTES`]. A rare record that is larger than what is left makes
+    /// the vector grow once more, and sealing gives that back.
     fn make_room(&mut self) {
-        let needed = self.bytes.len() + RECORD_BYTES_MAX;
-        if self.bytes.capacity() >= needed {
-            return;
+        let capacity = self.bytes.capacity();
+        if capacity < CHUNK_BYTES && capacity < self.bytes.len() + 2 * RECORD_BYTES {
+            let target = (2 * capacity).clamp(FIRST_BYTES, CHUNK_BYTES);
+            self.bytes.reserve_exact(target - self.bytes.len());
         }
-        let doubled = (self.bytes.capacity() * 2).clamp(needed, CHUNK_BYTES + RECORD_BYTES_MAX);
-        let target = doubled.max(needed);
-        self.bytes.reserve_exact(target - self.bytes.len());
     }
 }
 
@@ -98,19 +102,26 @@ impl Chunk {
 pub(crate) struct Records<'c> {
     bytes: &'c [u8],
     context: Context,
-    /// What the record before the next one ended with; `None`: there was none.
-    pub(crate) before: Option<Last>,
+    at: Option<Last>,
 }
 
-impl Records<'_> {
-    /// The next record, with what the one before it ended with.
-    pub(crate) fn next_record(&mut self) -> Option<(Option<Last>, Record)> {
+/// A record, and what the one before it ended with; `None`: there was none.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) before: Option<Last>,
+    pub(crate) record: Record,
+}
+
+impl Iterator for Records<'_> {
+    type Item = Read;
+
+    fn next(&mut self) -> Option<Read> {
         let mut record = codec::read(&mut self.bytes, &mut self.context)?;
-        let before = self.before.replace(self.context.last);
+        let before = self.at.replace(self.context.last);
         if let (None, Body::Cycle(off)) = (before, &mut record.body) {
             // Which CPU it came from was not seen.
             off.moved = false;
         }
-        Some((before, record))
+        Some(Read { before, record })
     }
 }

@@ -15,6 +15,7 @@ pub mod cause;
 pub mod chain;
 mod chunk;
 mod codec;
+mod cursor;
 mod detours;
 mod doubts;
 pub mod event;
@@ -25,6 +26,7 @@ mod recorder_presence;
 #[cfg(test)]
 #[path = "../tests/simulator/rng.rs"]
 mod rng;
+mod segment;
 mod split;
 mod table;
 mod thread;

@@ -361,9 +361,7 @@ impl Recorder {
     /// no time.
     pub fn account(&self, thread: ThreadId, windows: &[Range<Ns>]) -> Account {
         let mut tally = Tally::default();
-        for window in windows {
-            self.walk(thread, window.clone(), &mut tally);
-        }
+        self.walk_all(thread, windows, &mut tally);
         let longest: Vec<_> = tally
             .longest()
             .map(|(cause, wait)| (cause, wait.clone()))
@@ -422,11 +420,6 @@ impl Recorder {
     pub fn threads(&self) -> impl Iterator<Item = &ThreadInfo> {
         let threads = self.index.threads.values();
         threads.filter_map(|thread| thread.info.as_ref())
-    }
-
-    /// A thread of the same process as `other`, by its id in their pid namespace, that lived then.
-    pub(crate) fn living(&self, other: ThreadId, ns_tid: u32, at: Ns) -> Option<ThreadId> {
-        self.index.living(other, ns_tid, at)
     }
 
     /// What an object is.

@@ -13,10 +13,10 @@ use crate::join::Presence;
 use crate::join::Running;
 use crate::join::ThreadFacts;
 use crate::recorder::Recorder;
-use crate::walk::Place;
-use crate::walk::Seen;
-use crate::walk::Segment;
-use crate::walk::Sink;
+use crate::segment::Place;
+use crate::segment::Seen;
+use crate::segment::Segment;
+use crate::segment::Sink;
 
 impl Presence for Recorder {
     fn threads(

@@ -43,15 +43,17 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
     /// Adds or replaces a fact that takes `heap_bytes` beyond its own struct.
     pub(crate) fn insert(&mut self, id: K, fact: V, heap_bytes: usize) {
         let bytes = ENTRY_BYTES + size_of::<V>() + heap_bytes;
-        let entry = Entry {
-            fact,
-            bytes,
-            used: true,
-        };
-        match self.facts.insert(id, entry) {
+        let known = self.facts.remove(&id);
+        match &known {
             Some(old) => self.bytes -= old.bytes,
             None => self.queue.push_back(id),
         }
+        let entry = Entry {
+            fact,
+            bytes,
+            used: known.is_some(),
+        };
+        self.facts.insert(id, entry);
         self.bytes += bytes;
         while self.bytes > self.bytes_max && !self.queue.is_empty() {
             self.drop_one();

@@ -157,11 +157,8 @@ impl Thread {
         };
         let before = self.chunks[place].before;
         let next_chunk = self.chunks.get(place + 1).map(|chunk| chunk.start);
-        let mut records = Vec::new();
-        let mut reader = self.chunks[place].read();
-        while let Some((_, held)) = reader.next_record() {
-            records.push(held);
-        }
+        let reader = self.chunks[place].read();
+        let mut records: Vec<Record> = reader.map(|read| read.record).collect();
         let at = records.partition_point(|held| held.seq < record.seq);
         let previous_end = match at.checked_sub(1) {
             Some(previous) => records[previous].end,
@@ -184,15 +181,12 @@ impl Thread {
     /// record that had none.
     fn open_since(&self) -> Ns {
         for chunk in self.chunks.iter().rev() {
-            let mut reader = chunk.read();
-            let mut closed = None;
-            while let Some((_, record)) = reader.next_record() {
-                if record.open_detours() == 0 {
-                    closed = Some(record.end);
-                }
-            }
-            if let Some(end) = closed {
-                return end;
+            let closed = chunk
+                .read()
+                .filter(|read| read.record.open_detours() == 0)
+                .last();
+            if let Some(read) = closed {
+                return read.record.end;
             }
         }
         self.floor

@@ -9,25 +9,24 @@
 use std::ops::Range;
 
 use crate::account::Reason;
-use crate::cause::Blocked;
 use crate::cause::Cause;
-use crate::cause::StackClass;
 use crate::cause::blocked_cause;
 use crate::cause::detour_cause;
 use crate::codec::Last;
-use crate::detours::Piece;
+use crate::cursor::Cursor;
 use crate::detours::Plain;
 use crate::event::Ns;
 use crate::event::ShortDetours;
-use crate::event::StackId;
 use crate::event::ThreadId;
 use crate::record::Body;
 use crate::record::OffCpu;
-use crate::record::Owner;
 use crate::record::Record;
 use crate::record::Sums;
-use crate::record::Waited;
 use crate::recorder::Recorder;
+use crate::segment::Place;
+use crate::segment::Seen;
+use crate::segment::Segment;
+use crate::segment::Sink;
 use crate::split::Circumstances;
 use crate::split::Part;
 use crate::split::What;
@@ -36,103 +35,48 @@ use crate::split::split;
 use crate::thread::Tail;
 use crate::thread::Thread;
 
-/// A part of a window.
-#[derive(Debug)]
-pub(crate) struct Segment<'r> {
-    /// Clipped to the window.
-    pub(crate) range: Range<Ns>,
-    /// As it was, before it was clipped.
-    pub(crate) full: Range<Ns>,
-    pub(crate) seen: Seen<'r>,
-}
-
-/// What a thread did in a segment.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Seen<'r> {
-    /// It is not known.
-    Unknown { reason: Reason, place: Place },
-    /// On the CPU, in no known detour. `before` and `total`: how much of this stretch on the CPU
-    /// lies before the segment, and how much there is; short detours are spread over it.
-    Cpu {
-        short: &'r ShortDetours,
-        before: Ns,
-        total: Ns,
-    },
-    /// On the CPU, in a detour.
-    Detour { piece: &'r Piece },
-    /// Runnable.
-    Runnable {
-        cause: Cause,
-        off: &'r OffCpu,
-        blamed: bool,
-    },
-    /// Denied the CPU by a limit.
-    Throttled { off: &'r OffCpu },
-    /// Blocked. `owner`: who held the lock, where it is one.
-    Blocked {
-        cause: Cause,
-        off: &'r OffCpu,
-        owner: Option<ThreadId>,
-        detail: u64,
-    },
-    /// Merged cycles; the cause is of their blocked part.
-    Sums { sums: &'r Sums, cause: Cause },
-}
-
-/// Whether a thread was on a CPU where its cause is not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// It was.
-    OnCpu,
-    /// It was not, or it did not exist.
-    OffCpu,
-    /// Neither is proved.
-    Unclear,
-}
-
-/// Takes the segments of a window, in order.
-pub(crate) trait Sink {
-    /// The next segment.
-    fn segment(&mut self, segment: &Segment<'_>);
-    /// A record that left the CPU within the window; it comes before its segments.
-    fn record(&mut self, _record: &Record) {}
-    /// Records proved to be missing in a hole that touches the window.
-    fn lost(&mut self, _records: u64) {}
-    /// How much time of the wait that follows may be a limit's or a queue's.
-    fn blur(&mut self, _ns: Ns) {}
-    /// Enough: what is left of the window is not wanted.
-    fn is_full(&self) -> bool {
-        false
-    }
-}
-
 impl Recorder {
     /// Walks a window of a thread.
     pub(crate) fn walk(&self, id: ThreadId, window: Range<Ns>, sink: &mut impl Sink) {
-        if window.start >= window.end {
-            return;
-        }
+        self.walk_all(id, std::slice::from_ref(&window), sink);
+    }
+
+    /// Walks windows of a thread, one after the other.
+    pub(crate) fn walk_all(&self, id: ThreadId, windows: &[Range<Ns>], sink: &mut impl Sink) {
+        let windows = windows.iter().filter(|window| window.start < window.end);
         let Some(thread) = self.held(id) else {
-            sink.segment(&Segment {
-                range: window.clone(),
-                full: window,
-                seen: Seen::Unknown {
-                    reason: Reason::NoSuchThread,
-                    place: Place::Unclear,
-                },
-            });
+            for window in windows {
+                unknown_thread(window, sink);
+            }
             return;
         };
         let mut walker = Walker {
             recorder: self,
             id,
             thread,
-            at: window.start,
-            window,
+            at: 0,
+            window: 0..0,
             sink,
         };
-        walker.run();
+        let mut cursor = Cursor::new(thread);
+        for window in windows {
+            walker.at = window.start;
+            walker.window = window.clone();
+            walker.run(&mut cursor);
+        }
     }
+}
+
+/// Nothing is known of that thread.
+fn unknown_thread(window: &Range<Ns>, sink: &mut impl Sink) {
+    sink.segment(&Segment {
+        range: window.clone(),
+        full: window.clone(),
+        seen: Seen::Unknown {
+            reason: Reason::NoSuchThread,
+            place: Place::Unclear,
+        },
+    });
 }
 
 /// A walk under way.
@@ -147,23 +91,21 @@ struct Walker<'r, 's, S> {
 }
 
 impl<S: Sink> Walker<'_, '_, S> {
-    fn run(&mut self) {
+    /// Walks the window that is set.
+    fn run(&mut self, cursor: &mut Cursor<'_>) {
         let born = self.thread.info.as_ref().map_or(0, |info| info.start_ns);
         self.unknown_until(born, Reason::NotBorn, Place::OffCpu);
         self.unknown_until(self.thread.floor, Reason::Expired, Place::Unclear);
-        let mut place = self.thread.chunk_after(self.at);
-        while let Some(chunk) = self.thread.chunk(place) {
-            let mut records = chunk.read();
-            while let Some((before, record)) = records.next_record() {
-                if record.end <= self.at {
-                    continue;
-                }
-                self.record(before, &record);
-                if self.is_done() {
-                    return;
-                }
+        if self.is_done() {
+            return;
+        }
+        cursor.seek(self.at);
+        while let Some(read) = cursor.current() {
+            self.record(read.before, &read.record);
+            if self.is_done() {
+                return;
             }
-            place += 1;
+            cursor.step();
         }
         self.tail();
     }
@@ -358,7 +300,7 @@ impl<S: Sink> Walker<'_, '_, S> {
     /// The cause of a blocked part, with who held the lock and what the detour was for.
     fn blocked<'o>(&self, out: Ns, off: &'o OffCpu) -> Seen<'o> {
         let open = self.thread.detours.at(out);
-        let owner = self.recorder.owner(self.id, &off.wait, out);
+        let owner = self.recorder.lock_owner(self.id, &off.wait, out);
         let mut blocked = self.recorder.classified(off.blocked(), off.wait, Some(off));
         blocked.owner_lives = owner.is_some();
         blocked.detour = blocked.detour.or(open.map(|piece| piece.kind));
@@ -472,34 +414,5 @@ impl<S: Sink> Walker<'_, '_, S> {
                 seen,
             });
         }
-    }
-}
-
-impl Recorder {
-    /// Fills in what was not known yet as the record came.
-    fn classified(&self, mut blocked: Blocked, wait: Waited, off: Option<&OffCpu>) -> Blocked {
-        if let (None, Some(pointed)) = (blocked.object, wait.object) {
-            blocked.object = self.object_class(pointed.object);
-        }
-        if let (None, Some(stacked)) = (blocked.stack, off.and_then(|off| off.stack)) {
-            blocked.stack = self.stack_class(stacked.stack);
-        }
-        blocked
-    }
-
-    /// The living owner of a lock, at an instant.
-    fn owner(&self, waiter: ThreadId, wait: &Waited, at: Ns) -> Option<ThreadId> {
-        match wait.futex?.owner {
-            Owner::None => None,
-            Owner::Thread(thread) => Some(thread),
-            Owner::Named(ns_tid) => self.living(waiter, ns_tid, at),
-        }
-    }
-
-    /// The class of a stack that is known.
-    fn stack_class(&self, stack: StackId) -> Option<StackClass> {
-        self.stack(stack)
-            .filter(|info| !info.frames.is_empty())
-            .map(|info| StackClass::of(&info.frames))
     }
 }

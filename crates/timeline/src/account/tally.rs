@@ -35,9 +35,9 @@ use crate::record::Body;
 use crate::record::OffCpu;
 use crate::record::Record;
 use crate::record::Waited;
-use crate::walk::Seen;
-use crate::walk::Segment;
-use crate::walk::Sink;
+use crate::segment::Seen;
+use crate::segment::Segment;
+use crate::segment::Sink;
 
 /// Of an amount inside a stretch, how much must lie in a part of it, wherever it was placed.
 pub(crate) fn least(amount_ns: Ns, part_ns: Ns, full_ns: Ns) -> Ns {

@@ -48,14 +48,18 @@ impl Reader<'_, '_> {
 
     pub(super) fn number(&mut self) -> Option<u64> {
         let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
+        let mut shift = 0;
+        loop {
             let byte = self.byte()?;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 return Some(value);
             }
+            shift += 7;
+            if shift >= 64 {
+                return None;
+            }
         }
-        None
     }
 
     /// The instant whose difference from `from` was written.

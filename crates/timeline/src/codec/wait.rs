@@ -16,6 +16,9 @@ use crate::record::Pointed;
 use crate::record::Waited;
 use crate::record::Word;
 
+/// Ids below are counters, and shorter as a number of variable length.
+const SHORT_WORD: u64 = 1 << 35;
+
 /// Ids kept in the ring.
 const WORDS: usize = 32;
 
@@ -55,11 +58,16 @@ impl Rings {
     /// Writes an id as one byte where it was seen lately; codes below `base` are the caller's.
     pub(super) fn write_word(&mut self, out: &mut Writer<'_>, base: u8, word: u64) {
         if let Some(at) = self.words.iter().position(|&known| known == word) {
-            out.byte(base + 1 + at as u8);
+            out.byte(base + 2 + at as u8);
             return;
         }
-        out.byte(base);
-        out.word(word);
+        if word < SHORT_WORD {
+            out.byte(base + 1);
+            out.number(word);
+        } else {
+            out.byte(base);
+            out.word(word);
+        }
         self.remember(word);
     }
 
@@ -70,11 +78,11 @@ impl Rings {
         base: u8,
         code: u8,
     ) -> Option<u64> {
-        let place = code.checked_sub(base)?;
-        if place > 0 {
-            return self.words.get(usize::from(place) - 1).copied();
-        }
-        let word = input.word()?;
+        let word = match code.checked_sub(base)? {
+            0 => input.word()?,
+            1 => input.number()?,
+            place => return self.words.get(usize::from(place) - 2).copied(),
+        };
         self.remember(word);
         Some(word)
     }

@@ -4,6 +4,8 @@
 
 use super::Facts;
 use super::Index;
+use super::Recorder;
+use crate::cause::Blocked;
 use crate::cause::ObjectClass;
 use crate::cause::StackClass;
 use crate::cause::polls_nothing;
@@ -13,6 +15,7 @@ use crate::event::StackId;
 use crate::event::ThreadId;
 use crate::event::Wait;
 use crate::record::Lookup;
+use crate::record::OffCpu;
 use crate::record::Owner;
 use crate::record::Pointed;
 use crate::record::Stacked;
@@ -85,5 +88,39 @@ impl Index {
     /// The threads of a process.
     pub(super) fn members(&self, process: ProcessId) -> &[ThreadId] {
         self.processes.get(&process).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Recorder {
+    /// Fills in what was not known yet as the record came.
+    pub(crate) fn classified(
+        &self,
+        mut blocked: Blocked,
+        wait: Waited,
+        off: Option<&OffCpu>,
+    ) -> Blocked {
+        if let (None, Some(pointed)) = (blocked.object, wait.object) {
+            blocked.object = self.object_class(pointed.object);
+        }
+        if let (None, Some(stacked)) = (blocked.stack, off.and_then(|off| off.stack)) {
+            blocked.stack = self.stack_class(stacked.stack);
+        }
+        blocked
+    }
+
+    /// The living owner of a lock, at an instant.
+    pub(crate) fn lock_owner(&self, waiter: ThreadId, wait: &Waited, at: Ns) -> Option<ThreadId> {
+        match wait.futex?.owner {
+            Owner::None => None,
+            Owner::Thread(thread) => Some(thread),
+            Owner::Named(ns_tid) => self.index.living(waiter, ns_tid, at),
+        }
+    }
+
+    /// The class of a stack that is known.
+    fn stack_class(&self, stack: StackId) -> Option<StackClass> {
+        self.stack(stack)
+            .filter(|info| !info.frames.is_empty())
+            .map(|info| StackClass::of(&info.frames))
     }
 }
