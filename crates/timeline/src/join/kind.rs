@@ -27,6 +27,7 @@ use super::limits::PRIOR;
 use super::limits::PROVED_MIN;
 use super::limits::RENEW_SPANS;
 use super::limits::SERVERS_MAX;
+use super::limits::SHARED_MAX;
 use crate::event::Ns;
 use crate::event::ThreadId;
 use std::collections::HashMap;
@@ -90,6 +91,8 @@ struct Counts {
     /// Spans with a sole candidate, and how often another root span, by its kind, was open there.
     certain: u64,
     overlaps: HashMap<KindId, u64>,
+    /// Threads that had two spans of this kind open at once; the first [`SHARED_MAX`].
+    shared: Vec<ThreadId>,
     /// Claims that could be checked, and of those the contradicted.
     claims: u64,
     false_claims: u64,
@@ -214,6 +217,14 @@ impl Kind {
         *self.counts.current.overlaps.entry(other).or_default() += 1;
     }
 
+    /// Notes that two spans of this kind were open on `thread`.
+    pub(super) fn note_shared(&mut self, thread: ThreadId) {
+        let shared = &mut self.counts.current.shared;
+        if shared.len() < SHARED_MAX && !shared.contains(&thread) {
+            shared.push(thread);
+        }
+    }
+
     /// Notes a claim that could be checked.
     pub(super) fn note_claim(&mut self, fits: bool) {
         self.counts.current.claims += 1;
@@ -240,14 +251,9 @@ impl Kind {
     }
 
     /// Judges anew where enough has changed. `busy` are the threads to leave out as a test.
-    pub(super) fn renew(
-        &mut self,
-        own: KindId,
-        lacks_candidate: bool,
-        busy: &dyn Fn(ThreadId) -> bool,
-    ) {
+    pub(super) fn renew(&mut self, lacks_candidate: bool, busy: &dyn Fn(ThreadId) -> bool) {
         if lacks_candidate || self.observed.is_multiple_of(RENEW_SPANS) {
-            self.verdict = self.judge(own, busy);
+            self.verdict = self.judge(busy);
             let peers = self
                 .servers()
                 .values()
@@ -257,7 +263,7 @@ impl Kind {
         }
     }
 
-    fn judge(&mut self, own: KindId, busy: &dyn Fn(ThreadId) -> bool) -> Verdict {
+    fn judge(&mut self, busy: &dyn Fn(ThreadId) -> bool) -> Verdict {
         let spans = self.counts.sum(|c| c.spans);
         let none = self.counts.sum(|c| c.none);
         let without_busy = self.wrong_without_busy(spans);
@@ -269,7 +275,7 @@ impl Kind {
             Some(Why::NotOneThread)
         } else if self.unproved_busy(spans, busy) {
             Some(Why::BusyThread)
-        } else if wrong > self.wrong_max(own) {
+        } else if wrong > self.wrong_max() {
             Some(if none > 0 {
                 Why::NotOneThread
             } else {
@@ -284,11 +290,12 @@ impl Kind {
     /// Which chance of a wrong thread is borne. Where several threads each have several root spans
     /// open at once, a runtime multiplexes tasks, and most that do also move them: then more must
     /// be shown.
-    fn wrong_max(&self, own: KindId) -> f64 {
-        let overlaps = self
-            .counts
-            .sum(|c| c.overlaps.get(&own).copied().unwrap_or(0));
-        if self.peers > 1 && overlaps > 0 {
+    fn wrong_max(&self) -> f64 {
+        let [older, newer] = self.counts.each();
+        let mut threads = older.shared.iter().chain(&newer.shared);
+        let first = threads.next();
+        let multiplexed = threads.any(|thread| Some(thread) != first);
+        if multiplexed {
             MULTIPLEXED_WRONG_MAX
         } else {
             KIND_WRONG_MAX

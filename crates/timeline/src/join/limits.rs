@@ -90,6 +90,8 @@ pub(super) const KINDS_MAX: usize = 1_024;
 pub(super) const SERVERS_MAX: usize = 256;
 /// Threads per process whose on-CPU share is kept; more count as busy.
 pub(super) const SHARES_MAX: usize = 4_096;
+/// Threads per kind that are kept as shared by several of its spans: two tell them apart.
+pub(super) const SHARED_MAX: usize = 2;
 /// Kinds of children per kind; instants of others are not used.
 pub(super) const EDGES_MAX: usize = 64;
 /// Children of a span whose instants are used, in the order they are given.

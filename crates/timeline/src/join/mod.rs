@@ -195,6 +195,9 @@ fn note_overlaps(process: &mut Process, outline: &Outline, thread: ThreadId) {
         kind.note_certain();
         for other in others {
             kind.note_overlap(other);
+            if other == outline.kind {
+                kind.note_shared(thread);
+            }
         }
     }
 }

@@ -253,7 +253,7 @@ impl Process {
                 Checked::False(_) => kind.note_claim(false),
                 Checked::Absent | Checked::Nobody | Checked::Several => {}
             }
-            kind.renew(span.kind, lacks, &|thread| shares.busy(thread));
+            kind.renew(lacks, &|thread| shares.busy(thread));
         }
     }
 }

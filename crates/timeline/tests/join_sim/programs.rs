@@ -310,8 +310,14 @@ impl Program for Running {
             let exporter = core.spawn(&[Step::Run(US)]) as u64;
             core.timer(SECOND, EXPORT | exporter << 8);
         }
+        // Some programs serve at once, while all of their threads are young.
+        let quiet = if core.rng.one_in(2) {
+            3 * SECOND
+        } else {
+            300 * MS
+        };
         for _ in 0..self.service.clients {
-            let after = core.rng.around(self.service.think) + 3 * SECOND;
+            let after = core.rng.around(self.service.think) + quiet;
             core.timer(after, ARRIVE);
         }
     }
