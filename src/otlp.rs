@@ -52,6 +52,11 @@ pub(crate) const BODIES_BYTES_MAX: usize = 64 << 20;
 /// How long the body of a request may take to arrive; then 408 or `DEADLINE_EXCEEDED`.
 pub(crate) const BODY_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// How long the first request of a connection waits for its batch to be done with before it is
+/// answered. A program that exports as it ends is gone the moment it has its answer, and with it
+/// whatever could say which process it was; one that stays pays this once, on its exporter's thread.
+pub(crate) const FIRST_ANSWER_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(250);
+
 /// Spans of one request that are looked at; the rest are refused as [`Refusal::TooMany`].
 pub(crate) const REQUEST_SPANS_MAX: usize = 65_536;
 

@@ -4,7 +4,7 @@
 //!
 //! What is served is an axum router; what is added here is what a router cannot do: a bound on the
 //! number of connections, on how long a peer may take to say what it wants, and on the memory that
-//! all request bodies together may hold. Each request carries the [`Connection`] it came over.
+//! all request bodies together may hold. Each request carries the [`Connection`] it came over, and its [`Ordinal`] there.
 //!
 //! Nothing here knows OTLP or the API. A peer can cost no more than these limits: at each of them
 //! somebody is refused and counted, and nobody waits for ever.
@@ -23,6 +23,7 @@ pub(crate) use body::BodyReader;
 pub(crate) use connection::Connection;
 pub(crate) use connection::ConnectionCounters;
 pub(crate) use connection::Limits;
+pub(crate) use connection::Ordinal;
 pub(crate) use connection::Peer;
 pub(crate) use connection::Protocol;
 pub(crate) use connection::serve;

@@ -29,9 +29,11 @@ use super::intake::Refused;
 use super::receiver::Format;
 use super::receiver::Receiver;
 use super::receiver::Reject;
+use super::receiver::Taken;
 use super::reply;
 use crate::serve::BodyError;
 use crate::serve::Connection;
+use crate::serve::Ordinal;
 
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
@@ -56,6 +58,7 @@ async fn wrong_call(State(receiver): State<Receiver>) -> Response {
 async fn export(
     State(receiver): State<Receiver>,
     Extension(connection): Extension<Connection>,
+    Extension(ordinal): Extension<Ordinal>,
     request: Request,
 ) -> Response {
     if !is_grpc(request.headers()) {
@@ -66,7 +69,10 @@ async fn export(
         );
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response();
     }
-    let result = take(&receiver, connection, request).await;
+    let result = match take(&receiver, connection, request).await {
+        Ok(taken) => Ok(receiver.may_answer(ordinal, taken).await),
+        Err(reject) => Err(reject),
+    };
     receiver.count(Transport::Grpc, &result);
     answer(&result)
 }
@@ -83,7 +89,7 @@ async fn take(
     receiver: &Receiver,
     connection: Connection,
     request: Request,
-) -> Result<Refused, Reject> {
+) -> Result<Taken, Reject> {
     let encoding = request.headers().get("grpc-encoding").cloned();
     let body = receiver
         .bodies

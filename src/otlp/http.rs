@@ -21,9 +21,11 @@ use super::intake::Refused;
 use super::receiver::Format;
 use super::receiver::Receiver;
 use super::receiver::Reject;
+use super::receiver::Taken;
 use super::reply;
 use crate::serve::BodyError;
 use crate::serve::Connection;
+use crate::serve::Ordinal;
 
 pub(super) fn router(receiver: Receiver) -> Router {
     Router::new()
@@ -49,6 +51,7 @@ async fn wrong_path(State(receiver): State<Receiver>) -> Response {
 async fn export(
     State(receiver): State<Receiver>,
     Extension(connection): Extension<Connection>,
+    Extension(ordinal): Extension<Ordinal>,
     request: Request,
 ) -> Response {
     let (format, gzip) = match kind(request.headers()) {
@@ -57,7 +60,10 @@ async fn export(
             return unsupported(&receiver, StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
         }
     };
-    let result = take(&receiver, connection, format, gzip, request).await;
+    let result = match take(&receiver, connection, format, gzip, request).await {
+        Ok(taken) => Ok(receiver.may_answer(ordinal, taken).await),
+        Err(reject) => Err(reject),
+    };
     receiver.count(Transport::Http, &result);
     answer(format, &result)
 }
@@ -68,7 +74,7 @@ async fn take(
     format: Format,
     gzip: bool,
     request: Request,
-) -> Result<Refused, Reject> {
+) -> Result<Taken, Reject> {
     let mut body = receiver
         .bodies
         .read(request.into_body(), 0)

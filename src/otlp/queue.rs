@@ -3,18 +3,24 @@
 //!
 //! Putting in never waits. What finds no room is handed back to be counted, and its sender told.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 
 use super::QUEUE_BATCHES_MAX;
 use super::QUEUE_SPANS_MAX;
 use super::span::SpanIn;
 use crate::serve::Connection;
 
-/// The spans of one request; never empty. Its room in the queue is free again when this is dropped.
+/// The spans of one request; never empty. Drop it when it is done with: then its room in the queue is
+/// free again, and its sender is answered where that was waiting (see [`FIRST_ANSWER_TIME_MAX`]), so
+/// who sent it is to be looked up before.
+///
+/// [`FIRST_ANSWER_TIME_MAX`]: super::FIRST_ANSWER_TIME_MAX
 #[derive(Debug)]
 pub(crate) struct Batch {
     /// What it came over.
@@ -22,7 +28,11 @@ pub(crate) struct Batch {
     /// The spans that were accepted, in the order of the request.
     pub(crate) spans: Vec<SpanIn>,
     _room: OwnedSemaphorePermit,
+    _done: oneshot::Sender<Infallible>,
 }
+
+/// Ends, always with an error, when the batch has been dropped.
+pub(super) type Done = oneshot::Receiver<Infallible>;
 
 /// Where batches go in; clones share one queue.
 #[derive(Clone, Debug)]
@@ -48,19 +58,21 @@ pub(crate) fn queue() -> (Sink, mpsc::Receiver<Batch>) {
 }
 
 impl Sink {
-    pub(super) fn put(&self, connection: Connection, spans: Vec<SpanIn>) -> Result<(), Full> {
+    pub(super) fn put(&self, connection: Connection, spans: Vec<SpanIn>) -> Result<Done, Full> {
         let length = u32::try_from(spans.len()).map_err(|_| Full)?;
         let room = self
             .room
             .clone()
             .try_acquire_many_owned(length)
             .map_err(|_| Full)?;
-        self.batches
-            .try_send(Batch {
-                connection,
-                spans,
-                _room: room,
-            })
-            .map_err(|_| Full)
+        let (sender, done) = oneshot::channel();
+        let batch = Batch {
+            connection,
+            spans,
+            _room: room,
+            _done: sender,
+        };
+        self.batches.try_send(batch).map_err(|_| Full)?;
+        Ok(done)
     }
 }

@@ -2,6 +2,7 @@
 //! What both transports do with a request's bytes: decode, check, count, pass on.
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -9,6 +10,7 @@ use axum::Router;
 
 use super::BODIES_BYTES_MAX;
 use super::BODY_TIME_MAX;
+use super::FIRST_ANSWER_TIME_MAX;
 use super::REQUEST_BYTES_MAX;
 use super::counters::OtlpCounters;
 use super::counters::Outcome;
@@ -19,11 +21,13 @@ use super::intake::Intake;
 use super::intake::Refused;
 use super::json;
 use super::protobuf;
+use super::queue::Done;
 use super::queue::Sink;
 use super::span::SpanIn;
 use crate::serve::BodyError;
 use crate::serve::BodyReader;
 use crate::serve::Connection;
+use crate::serve::Ordinal;
 
 /// How a request's spans are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +88,13 @@ fn now_unix_ns() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// A request that was taken, and not yet answered.
+#[derive(Debug)]
+pub(super) struct Taken {
+    refused: Refused,
+    done: Option<Done>,
+}
+
 /// Why a request was not taken.
 #[derive(Debug)]
 pub(super) enum Reject {
@@ -123,6 +134,7 @@ impl std::fmt::Display for Reject {
 #[derive(Clone, Debug)]
 pub(crate) struct Receiver {
     pub(super) bodies: BodyReader,
+    first_answer_time: Duration,
     sink: Sink,
     counters: Arc<OtlpCounters>,
 }
@@ -133,15 +145,20 @@ impl Receiver {
         let bodies = BodyReader::new(REQUEST_BYTES_MAX, BODIES_BYTES_MAX, BODY_TIME_MAX);
         Self {
             bodies,
+            first_answer_time: FIRST_ANSWER_TIME_MAX,
             sink,
             counters,
         }
     }
 
-    /// The same with other limits on bodies.
+    /// The same with other limits on bodies, and another [`FIRST_ANSWER_TIME_MAX`].
     #[cfg(test)]
-    pub(super) fn with_bodies(self, bodies: BodyReader) -> Self {
-        Self { bodies, ..self }
+    pub(super) fn with(self, bodies: Option<BodyReader>, first_answer_time: Duration) -> Self {
+        Self {
+            bodies: bodies.unwrap_or(self.bodies),
+            first_answer_time,
+            ..self
+        }
     }
 
     /// The gRPC service; to be served as HTTP/2.
@@ -154,21 +171,40 @@ impl Receiver {
         http::router(self.clone())
     }
 
+    /// Decodes a request and puts its spans into the queue.
     pub(super) fn take(
         &self,
         connection: Connection,
         format: Format,
         bytes: &[u8],
-    ) -> Result<Refused, Reject> {
+    ) -> Result<Taken, Reject> {
         let Decoded { spans, refused } = decode(format, bytes).map_err(Reject::Malformed)?;
         let taken = spans.len();
         self.counters.count_decoded(taken, &refused);
-        if taken > 0 && self.sink.put(connection, spans).is_err() {
+        if taken == 0 {
+            return Ok(Taken {
+                refused,
+                done: None,
+            });
+        }
+        let Ok(done) = self.sink.put(connection, spans) else {
             self.counters.count_dropped(taken);
             return Err(Reject::QueueFull);
-        }
+        };
         self.counters.count_accepted(taken);
-        Ok(refused)
+        Ok(Taken {
+            refused,
+            done: Some(done),
+        })
+    }
+
+    /// Waits until a request may be answered, which is at once for all but a connection's first.
+    pub(super) async fn may_answer(&self, ordinal: Ordinal, taken: Taken) -> Refused {
+        if let (Ordinal(0), Some(done)) = (ordinal, taken.done) {
+            // Whether it is done with or the time is over, the answer is the same.
+            let _ = tokio::time::timeout(self.first_answer_time, done).await;
+        }
+        taken.refused
     }
 
     pub(super) fn count(&self, transport: Transport, result: &Result<Refused, Reject>) {

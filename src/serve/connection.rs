@@ -55,6 +55,10 @@ pub(crate) struct Connection {
     pub(crate) peer: Peer,
 }
 
+/// Which request of its connection a request is, from 0; every request carries it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ordinal(pub(crate) u64);
+
 /// The other end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Peer {
@@ -299,8 +303,9 @@ impl Served {
         let connection = self.connection;
         let requests = self.requests.clone();
         move |mut request| {
-            requests.fetch_add(1, Ordering::Relaxed);
+            let ordinal = Ordinal(requests.fetch_add(1, Ordering::Relaxed));
             request.extensions_mut().insert(connection);
+            request.extensions_mut().insert(ordinal);
             // A router is always ready, so it need not be asked.
             router.clone().call(request)
         }

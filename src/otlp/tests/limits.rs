@@ -308,3 +308,49 @@ async fn when_nobody_takes_spans_any_more_the_sender_is_told() {
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(receivers.counters.spans_dropped(), 1);
 }
+
+#[tokio::test]
+async fn the_first_answer_of_a_connection_waits_until_its_batch_is_done_with() {
+    let mut receivers = Receivers::start_waiting(Limits::default(), None, PATIENCE);
+    let (http, body) = (receivers.http, good(1).encode_to_vec());
+    let mut grpc = receivers.grpc_client().await;
+    let grpc_call = tokio::spawn({
+        let mut grpc = grpc.clone();
+        async move { grpc.export(good(1)).await.unwrap() }
+    });
+    let batch = receivers.batch().await;
+    let http_call = tokio::spawn(async move { post_raw(http, &body).await });
+    let other_batch = receivers.batch().await;
+    assert!(!grpc_call.is_finished() && !http_call.is_finished());
+    drop((batch, other_batch));
+    timeout(PATIENCE / 2, grpc_call).await.unwrap().unwrap();
+    let answer = timeout(PATIENCE / 2, http_call).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // The next one of the same connection does not wait, and one without spans never does.
+    timeout(PATIENCE / 2, grpc.export(good(1)))
+        .await
+        .unwrap()
+        .unwrap();
+    timeout(PATIENCE / 2, post_raw(receivers.http, b""))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_first_answer_comes_also_when_nobody_is_done_with_its_batch() {
+    let receivers = Receivers::start_waiting(Limits::default(), None, SOON);
+    let answer = post_raw(receivers.http, &good(1).encode_to_vec()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(receivers.counters.spans_accepted(), 1);
+}
+
+/// The answer to a body sent over a connection of its own.
+async fn post_raw(address: std::net::SocketAddr, body: &[u8]) -> String {
+    let head = format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+         content-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = connected(address, &[head.as_bytes(), body].concat()).await;
+    read_to_end(&mut stream).await
+}

@@ -153,18 +153,24 @@ impl Drop for Receivers {
 }
 
 impl Receivers {
-    /// With the limits of the agent.
+    /// With the limits of the agent, but answering at once.
     pub(super) fn start() -> Self {
         Self::start_with(Limits::default(), None)
     }
 
     pub(super) fn start_with(limits: Limits, bodies: Option<BodyReader>) -> Self {
+        Self::start_waiting(limits, bodies, Duration::ZERO)
+    }
+
+    /// Whose first answers wait for their batches.
+    pub(super) fn start_waiting(
+        limits: Limits,
+        bodies: Option<BodyReader>,
+        first_answer_time: Duration,
+    ) -> Self {
         let (sink, batches) = otlp::queue();
         let counters = Arc::new(OtlpCounters::default());
-        let mut receiver = Receiver::new(sink, counters.clone());
-        if let Some(bodies) = bodies {
-            receiver = receiver.with_bodies(bodies);
-        }
+        let receiver = Receiver::new(sink, counters.clone()).with(bodies, first_answer_time);
         let (grpc, http) = (listen(), listen());
         let (grpc_at, http_at) = (socket_address(&grpc), socket_address(&http));
         let grpc_counters = counters.connections(Transport::Grpc).clone();
