@@ -341,18 +341,26 @@ impl<S: Sink> Walker<'_, '_, S> {
     /// What a snapshot saw; where it does not fit the last record, some are missing between.
     fn confirmed(&mut self, tail: &Tail) {
         let record = &tail.record;
-        if self.at < record.start() {
+        let missing = match self.thread.last {
+            Some(last) => record.seq.saturating_sub(last.seq),
+            None => 0,
+        };
+        let from = self.thread.last.map_or(0, |last| last.end);
+        // A later number without a later switch-in: what is missing is its end.
+        let is_end = missing > 0 && record.start() <= from;
+        if self.at < record.start() || is_end {
             let reason = match self.thread.last {
                 None => Reason::NotObserved,
-                Some(last) if record.seq > last.seq => {
+                Some(_) if missing > 0 => {
                     let reason = self.missing_reason(tail);
                     let lost = reason == Reason::Lost;
-                    self.sink.lost(if lost { record.seq - last.seq } else { 0 });
+                    self.sink.lost(if lost { missing } else { 0 });
                     reason
                 }
                 Some(_) => Reason::NotWatched,
             };
-            self.unknown_until(record.start(), reason, Place::Unclear);
+            let until = if is_end { Ns::MAX } else { record.start() };
+            self.unknown_until(until, reason, Place::Unclear);
         }
         if self.is_done() {
             return;
