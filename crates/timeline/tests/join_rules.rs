@@ -349,8 +349,17 @@ fn a_thread_with_lost_records_stands_in_the_way_unless_it_is_shown_not_to_serve(
     let joined = with_lost(fresh);
     assert_eq!((joined.thread, joined.why), (None, Why::Maybe));
     assert_eq!(with_lost(two()[1].clone()).thread, Some(ThreadId(40)));
-    // Nor is a thread named whose own records are not complete.
-    assert_eq!(with_lost(two()[0].clone()).why, Why::Maybe);
+    // With all others off the CPU it can be nobody else, though its own records are not complete.
+    let joined = with_lost(two()[0].clone());
+    assert_eq!((joined.thread, joined.candidates), (Some(ThreadId(40)), 1));
+    // With another one there, it is not named.
+    let mut threads = two();
+    threads[0].lost = true;
+    threads.push(Beat {
+        born: asked.start - MS,
+        ..beat(42, 0, MS, 97 * MS)
+    });
+    assert_eq!(joiner.join(&asked, &beats(threads)).why, Why::Maybe);
 }
 
 #[test]

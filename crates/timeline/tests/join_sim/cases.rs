@@ -328,5 +328,16 @@ fn clocks_and_losses() -> Vec<Case> {
             .lost(5),
         case("pool 8, 2 % of the records lost", 2, &full).lost(50),
         case("pool 8, 20 % of the records lost", 2, &full).lost(5),
+        case("same, ends elsewhere, 1 in 500", 2, &full)
+            .with(|s| s.elsewhere = Elsewhere::OneIn(500))
+            .lost(50),
+        case("tasks on 4 workers, 20 % of the records lost", 4, &full)
+            .with(|s| s.shape = tasks(4, 1))
+            .lost(5)
+            .refused(),
+        case("event loop, 2 % of the records lost", 2, &full)
+            .gil()
+            .with(|s| s.shape = tasks(1, 1))
+            .lost(50),
     ]
 }
