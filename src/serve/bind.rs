@@ -85,11 +85,8 @@ impl fmt::Display for BindError {
     }
 }
 
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
+/// Without a source: what it is has been said.
+impl std::error::Error for BindError {}
 
 /// Opens a socket that listens at `address`; `flag` is what the user gave it with.
 ///
@@ -129,7 +126,10 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
     {
-        fs::create_dir_all(parent)?;
+        fs::create_dir_all(parent).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => io::ErrorKind::NotADirectory.into(),
+            _ => error,
+        })?;
     }
     remove_stale(path)?;
     // Mode before `listen`: until then every connect is refused, so nobody can come in between.
