@@ -209,6 +209,9 @@ impl Explainer {
         // First all are learned from, then all are answered: what one span shows settles another.
         let mut first = HashSet::new();
         for &key in due {
+            spans.replace(key, |place| self.placer.settled(place));
+        }
+        for &key in due {
             if spans.observe(key)
                 && first.insert(key)
                 && let Some(subject) = Subject::of(&spans, key, &mut self.kinds)
@@ -256,11 +259,14 @@ impl Explainer {
     }
 
     /// Answers a question with what is known now.
-    fn reply(&mut self, asked: Asked) {
+    fn reply(&mut self, mut asked: Asked) {
         let shared = self.shared.clone();
         let recorder = shared.recorder();
         let horizon = shared.horizon();
         let keys = asked.keys();
+        for &key in &keys {
+            asked.spans.replace(key, |place| self.placer.settled(place));
+        }
         let answers = keys.into_iter().filter_map(|key| {
             let entry = asked.spans.get(key)?;
             if end_of(entry) <= horizon {

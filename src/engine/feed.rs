@@ -58,6 +58,7 @@ impl Feed {
         let symbolize = Box::new(move |addresses: &[u64]| symbols.symbolize(addresses));
         let mut probes = Probes::load(config, symbolize).context("cannot load the probes")?;
         let counted = probes.counters()?;
+        shared.recorder().begin(counted.at);
         Ok(Feed {
             probes,
             shared,

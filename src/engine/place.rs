@@ -8,7 +8,6 @@ use lacuna_host::clock::Change;
 use lacuna_host::clock::ClockError;
 use lacuna_host::clock::ClockHistory;
 use lacuna_host::clock::Instant;
-use lacuna_host::process::ProcessFacts;
 use lacuna_timeline::event::ProcessId;
 
 use crate::explain::SpanWindow;
@@ -21,6 +20,7 @@ use super::origin::Origin;
 use super::origin::Origins;
 use super::shared::Shared;
 use super::spans::Place;
+use super::spans::Sighting;
 use super::spans::Window;
 
 /// How many service instances are remembered with their processes; at the limit all are forgotten
@@ -29,6 +29,15 @@ const INSTANCES_MAX: usize = 4_096;
 
 /// The process is known, and the probes have not seen any thread of it.
 const NOT_OBSERVED: &str = "not-observed";
+
+/// Why a span has no process.
+#[derive(Clone, Copy)]
+enum Unplaced {
+    /// A fixed word.
+    Unknown(&'static str),
+    /// This one, but no record has told of it yet.
+    Yet(Sighting),
+}
 
 /// Finds processes and windows of spans.
 pub(super) struct Placer {
@@ -75,41 +84,56 @@ impl Placer {
         self.at(span, process)
     }
 
-    /// Its process, or a fixed word for why that is not known.
-    fn process(
-        &mut self,
-        connection: &Connection,
-        span: &SpanIn,
-    ) -> Result<ProcessId, &'static str> {
-        let found = match self.origins.of(connection, &claim(&span.resource)) {
+    /// Its process, or why that is not known (yet).
+    fn process(&mut self, connection: &Connection, span: &SpanIn) -> Result<ProcessId, Unplaced> {
+        match self.origins.of(connection, &claim(&span.resource)) {
             Origin::Process(facts) => {
                 self.shared.watch(facts.tgid);
-                self.observed(&facts).ok_or(NOT_OBSERVED)
+                let sighting = Sighting {
+                    tgid: facts.tgid,
+                    start: facts.start,
+                };
+                self.observed(&sighting).ok_or(Unplaced::Yet(sighting))
             }
-            Origin::Unknown(why) => Err(why.name()),
-        };
-        if let Err(why) = found {
-            *self
-                .shared
-                .tally()
-                .unknown_processes
-                .entry(why)
-                .or_default() += 1;
+            Origin::Unknown(why) => {
+                self.count_unknown(why.name());
+                Err(Unplaced::Unknown(why.name()))
+            }
         }
-        found
+    }
+
+    /// A place again, once the records behind its span's end are all there: what they do not tell of
+    /// its process now, they never will.
+    pub(super) fn settled(&self, place: Place) -> Place {
+        let Some(sighting) = place.sighting else {
+            return place;
+        };
+        let process = self.observed(&sighting);
+        if process.is_none() {
+            self.count_unknown(NOT_OBSERVED);
+        }
+        Place {
+            process,
+            why_unknown: process.is_none().then_some(NOT_OBSERVED),
+            sighting: None,
+            ..place
+        }
+    }
+
+    fn count_unknown(&self, why: &'static str) {
+        let mut tally = self.shared.tally();
+        *tally.unknown_processes.entry(why).or_default() += 1;
     }
 
     /// The process as the probes know it. A pid that was reused is another process.
-    fn observed(&self, facts: &ProcessFacts) -> Option<ProcessId> {
-        let process = self.shared.process(facts.tgid)?;
+    fn observed(&self, sighting: &Sighting) -> Option<ProcessId> {
+        let process = self.shared.process(sighting.tgid)?;
         let suspended_ns = self.shared.clock.history().suspended_ns();
-        facts
-            .start
-            .matches(process.start_ns, suspended_ns)
-            .then_some(process)
+        let is_it = sighting.start.matches(process.start_ns, suspended_ns);
+        is_it.then_some(process)
     }
 
-    fn at(&self, span: &SpanIn, process: Result<ProcessId, &'static str>) -> Place {
+    fn at(&self, span: &SpanIn, process: Result<ProcessId, Unplaced>) -> Place {
         // The newest sample must lie behind the span's end, or its end would seem to be in the future.
         let window = match self.shared.clock.to_monotonic(span.end_unix_ns) {
             Err(error) => nowhere(error),
@@ -120,7 +144,15 @@ impl Placer {
         };
         Place {
             process: process.ok(),
-            why_unknown: process.err(),
+            why_unknown: match process {
+                Ok(_) => None,
+                Err(Unplaced::Unknown(why)) => Some(why),
+                Err(Unplaced::Yet(_)) => Some(NOT_OBSERVED),
+            },
+            sighting: match process {
+                Err(Unplaced::Yet(sighting)) => Some(sighting),
+                _ => None,
+            },
             window,
         }
     }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use lacuna_host::process::StartTime;
 use lacuna_timeline::Ns;
 use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::join::Place as Stand;
@@ -38,8 +39,19 @@ pub(super) struct Place {
     pub(super) process: Option<ProcessId>,
     /// Why that is not known: a fixed word.
     pub(super) why_unknown: Option<&'static str>,
+    /// Who it is as `/proc` says, where no record has told of that process yet.
+    pub(super) sighting: Option<Sighting>,
     /// Its window on the kernel's clock.
     pub(super) window: Window,
+}
+
+/// A process as `/proc` shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Sighting {
+    /// Its number.
+    pub(super) tgid: u32,
+    /// With it, its identity.
+    pub(super) start: StartTime,
 }
 
 /// A span's window on the kernel's clock, as far as it has one.
@@ -206,6 +218,13 @@ impl Spans {
     /// A span.
     pub(super) fn get(&self, key: SpanKey) -> Option<&Entry> {
         self.entries.get(&key)
+    }
+
+    /// Changes where a span lies and whose it is.
+    pub(super) fn replace(&mut self, key: SpanKey, change: impl FnOnce(Place) -> Place) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.place = change(entry.place);
+        }
     }
 
     /// Notes that the join has learned from a span; false where it had, or the span is gone.

@@ -390,6 +390,11 @@ impl Recorder {
         self.held(thread).map(Thread::proved_until)
     }
 
+    /// Says that nothing before `at` was recorded, which is where the reach begins.
+    pub fn begin(&mut self, at: Ns) {
+        self.reach = self.reach.max(at);
+    }
+
     /// From here on every thread's records are still held.
     pub fn reach(&self) -> Ns {
         self.reach

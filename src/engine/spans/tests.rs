@@ -48,6 +48,7 @@ fn place() -> Place {
     Place {
         process: Some(PROCESS),
         why_unknown: None,
+        sighting: None,
         window: Window::At(SpanWindow {
             start: 500,
             end: 100_000_500,
