@@ -32,6 +32,8 @@ pub(crate) struct Tally {
     pub(super) unknown_processes: BTreeMap<&'static str, u64>,
     /// Spans that claimed a thread which the records contradict.
     pub(super) claims_refused: u64,
+    /// How often a process was to be watched that there was no room for.
+    pub(super) unwatched: u64,
 }
 
 impl Tally {
@@ -70,6 +72,7 @@ pub(super) fn report(
         "unjoined": tally.unjoined,
         "unknown_processes": tally.unknown_processes,
         "claims_refused": tally.claims_refused,
+        "unwatched": tally.unwatched,
         "recorder": {
             "bytes": recorder.bytes,
             "threads": recorder.threads,

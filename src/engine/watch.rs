@@ -117,13 +117,13 @@ impl Watcher {
         probes: &mut Probes,
         shared: &Shared,
     ) -> Result<()> {
-        let named = shared.take_to_watch();
+        let mut named = shared.take_to_watch();
+        named.sort_unstable();
+        named.dedup();
         match &mut self.plan {
             Plan::Fixed => {}
             Plan::Auto(auto) => {
-                for tgid in named {
-                    probes.watch_process(tgid)?;
-                }
+                watch_all(&self.root, &named, probes, shared)?;
                 auto.records += records;
                 if auto.looked.elapsed() >= LOOK_EVERY {
                     auto.look(&self.root, probes)?;
@@ -135,7 +135,11 @@ impl Watcher {
                     new.extend(processes(&self.root)?);
                 }
                 for pid in new {
-                    select(&self.root, selectors, pid, probes)?;
+                    if select(&self.root, selectors, pid, probes).is_err() {
+                        forget_ended(&self.root, probes)?;
+                        let selected = select(&self.root, selectors, pid, probes);
+                        shared.tally().unwatched += u64::from(selected.is_err());
+                    }
                 }
             }
         }
@@ -186,6 +190,29 @@ fn context_switches(root: &Root) -> Option<u64> {
     let stat = root.read("/proc/stat").ok()?;
     let line = stat.lines().find_map(|line| line.strip_prefix("ctxt "))?;
     line.trim().parse().ok()
+}
+
+/// Watches processes that were named. The kernel's table of them has a limit; there those that have
+/// ended make room, and where that is not enough, it is counted.
+fn watch_all(root: &Root, named: &[u32], probes: &mut Probes, shared: &Shared) -> Result<()> {
+    let mut refused = named.to_vec();
+    refused.retain(|&tgid| probes.watch_process(tgid).is_err());
+    if !refused.is_empty() {
+        forget_ended(root, probes)?;
+        refused.retain(|&tgid| probes.watch_process(tgid).is_err());
+    }
+    shared.tally().unwatched += refused.len() as u64;
+    Ok(())
+}
+
+/// Takes processes that have ended out of the selection.
+fn forget_ended(root: &Root, probes: &mut Probes) -> Result<()> {
+    for tgid in probes.watched_processes() {
+        if !root.path(format!("/proc/{tgid}")).exists() {
+            probes.unwatch_process(tgid)?;
+        }
+    }
+    Ok(())
 }
 
 /// Watches a process if any selector takes it. One that has ended meanwhile is none.
