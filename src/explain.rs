@@ -6,10 +6,12 @@
 //! of a cgroup, both ends of a connection, functions of a stack.
 
 mod causes;
+mod conceal;
 mod names;
 mod span;
 
 pub(crate) use causes::causes;
+pub(crate) use conceal::conceal_others;
 pub(crate) use names::CgroupNames;
 pub(crate) use names::Names;
 pub(crate) use span::Facts;

@@ -55,10 +55,11 @@ use crate::serve::Peer;
 /// What the agent can be asked.
 pub(crate) trait Answers: Send + Sync + 'static {
     /// The spans of a trace that the agent has received, waiting at most `wait` until all are
-    /// complete; nothing where it has received none.
+    /// complete, as far as `peer` may know; nothing where it has received none.
     fn trace(
         &self,
         trace_id: [u8; 16],
+        peer: Peer,
         wait: Duration,
     ) -> impl Future<Output = Option<Explanation>> + Send;
 
@@ -175,6 +176,7 @@ fn bad_query(rejection: &QueryRejection) -> Response {
 
 async fn trace<A: Answers>(
     State(api): State<Api<A>>,
+    Extension(connection): Extension<Connection>,
     Path(text): Path<String>,
     parameters: Parsed<WaitParameters>,
 ) -> Response {
@@ -186,7 +188,7 @@ async fn trace<A: Answers>(
         Ok(parameters) => parameters.wait(),
         Err(rejection) => return bad_query(rejection),
     };
-    match api.answers.trace(trace_id, wait).await {
+    match api.answers.trace(trace_id, connection.peer, wait).await {
         Some(explanation) => ok(&explanation),
         None => {
             let why = format!("no span of trace {} is known here", hex::encode(&trace_id));

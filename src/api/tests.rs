@@ -50,7 +50,7 @@ struct Stub {
 }
 
 impl Answers for Stub {
-    async fn trace(&self, trace_id: [u8; 16], wait: Duration) -> Option<Explanation> {
+    async fn trace(&self, trace_id: [u8; 16], _: Peer, wait: Duration) -> Option<Explanation> {
         self.waits.lock().unwrap().push(wait);
         (trace_id == KNOWN).then(|| Explanation::from(Vec::new()))
     }

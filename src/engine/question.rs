@@ -21,6 +21,7 @@ use crate::answer::SpanList;
 use crate::answer::Status;
 use crate::api::Answers;
 use crate::api::SpansQuery;
+use crate::explain::conceal_others;
 use crate::otlp::OtlpCounters;
 use crate::otlp::SpanIn;
 use crate::serve::Peer;
@@ -86,8 +87,17 @@ impl Asked {
 
     /// Gives the answer. That nobody waits for it any more is no error.
     pub(super) fn reply(self, answers: Vec<SpanAnswer>) {
-        let _ = self.question.reply.send(answers.into());
+        let shown = as_shown(answers, self.question.peer);
+        let _ = self.question.reply.send(shown);
     }
+}
+
+/// Answers as far as their reader may know: root on this host everything, others no other process's name.
+fn as_shown(mut answers: Vec<SpanAnswer>, reader: Peer) -> Explanation {
+    if !matches!(reader, Peer::Unix { uid: 0, .. }) {
+        answers.iter_mut().for_each(conceal_others);
+    }
+    answers.into()
 }
 
 /// Where the API asks.
@@ -151,7 +161,7 @@ impl Door {
 }
 
 impl Answers for Door {
-    async fn trace(&self, trace_id: [u8; 16], wait: Duration) -> Option<Explanation> {
+    async fn trace(&self, trace_id: [u8; 16], peer: Peer, wait: Duration) -> Option<Explanation> {
         let trace = u128::from_be_bytes(trace_id);
         let deadline = tokio::time::Instant::now() + wait;
         let mut changed = self.changed.clone();
@@ -172,7 +182,7 @@ impl Answers for Door {
                 }
             });
             if late.await.unwrap_or(true) {
-                return (!answers.is_empty()).then(|| answers.into());
+                return (!answers.is_empty()).then(|| as_shown(answers, peer));
             }
         }
     }
