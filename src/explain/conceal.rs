@@ -64,6 +64,7 @@ fn conceal_culprit(culprit: &mut Culprit, own: u32) {
 
 #[cfg(test)]
 mod tests {
+    use super::CulpritKind;
     use super::SOMEBODY;
     use super::conceal_others;
     use crate::answer::Explanation;
@@ -88,7 +89,7 @@ mod tests {
             assert_eq!(before.ns, after.ns);
             for (before, after) in before.culprits.iter().zip(&after.culprits) {
                 assert_eq!(before.ns, after.ns);
-                let is_other = before.pid != 0 && before.pid != own;
+                let is_other = before.kind == CulpritKind::Thread && before.pid != own;
                 assert_eq!(after.name == SOMEBODY, is_other, "{before:?}");
                 hidden += u32::from(is_other);
             }
