@@ -11,7 +11,7 @@ use join_sim::cases;
 use join_sim::observe::Tally;
 
 /// Spans of each program.
-const SPANS: usize = 6_000;
+const SPANS: usize = 5_000;
 
 #[test]
 fn simulated_programs_are_joined_right_or_not_at_all() {

@@ -331,7 +331,7 @@ fn clocks_and_losses() -> Vec<Case> {
         case("same, ends elsewhere, 1 in 500", 2, &full)
             .with(|s| s.elsewhere = Elsewhere::OneIn(500))
             .lost(50),
-        case("tasks on 4 workers, 20 % of the records lost", 4, &full)
+        case("tasks on 4 workers, 20 % lost", 4, &full)
             .with(|s| s.shape = tasks(4, 1))
             .lost(5)
             .refused(),
