@@ -23,18 +23,23 @@ pub(crate) enum Address {
     Unix(PathBuf),
 }
 
-/// Sends `METHOD PATH` without a body; the status and the body of the answer.
-pub(crate) fn request(to: &Address, method: &str, path: &str) -> std::io::Result<(u16, String)> {
+/// Sends `METHOD PATH` with a body of JSON, or none; the status and the body of the answer.
+pub(crate) fn request(
+    to: &Address,
+    method: &str,
+    path: &str,
+    json: &str,
+) -> std::io::Result<(u16, String)> {
     match to {
         Address::Local(port) => {
             let stream = TcpStream::connect(("127.0.0.1", *port))?;
             stream.set_read_timeout(Some(TIMEOUT))?;
-            exchange(stream, method, path)
+            exchange(stream, method, path, json)
         }
         Address::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
             stream.set_read_timeout(Some(TIMEOUT))?;
-            exchange(stream, method, path)
+            exchange(stream, method, path, json)
         }
     }
 }
@@ -43,9 +48,15 @@ fn exchange(
     mut stream: impl Read + Write,
     method: &str,
     path: &str,
+    json: &str,
 ) -> std::io::Result<(u16, String)> {
-    let head = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    let length = json.len();
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
     stream.write_all(head.as_bytes())?;
+    stream.write_all(json.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));

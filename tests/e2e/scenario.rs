@@ -242,7 +242,7 @@ fn send_requests(port: u16, requests: usize) {
             scope.spawn(move || {
                 for number in 0..requests / CLIENTS {
                     let (method, path) = REQUESTS[(client + number) % REQUESTS.len()];
-                    let (status, _) = request(&Address::Local(port), method, path)
+                    let (status, _) = request(&Address::Local(port), method, path, "")
                         .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
                     assert_eq!(status, 200, "{method} {path}");
                 }

@@ -5,6 +5,7 @@
 //! A cause is right within 1 % or 1 ms of the truth, whichever is larger. What the thread spent on a
 //! CPU or queued for one during a wait is no part of the wait: schedstat says how much that was.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -17,6 +18,7 @@ use crate::agent::Agent;
 use crate::cgroup::Cgroup;
 use crate::process::Process;
 use crate::programs::Program;
+use crate::programs::Running;
 use crate::programs::Start;
 use crate::programs::Transport;
 use crate::programs::repository;
@@ -44,19 +46,24 @@ const KINDS: [&str; 5] = ["sleep", "lock", "pipe", "contend", "throttle"];
 pub(crate) fn check_known_waits(transport: Transport) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let agent = Agent::start(directory.path());
-    let truth = run_waits(&agent, transport, directory.path());
+    let (truth, hogs) = run_waits(&agent, transport, directory.path());
 
     eprintln!("\nkind      truth ms  answer ms  cause");
     let mut problems = Vec::new();
     for kind in KINDS {
-        let waits: Vec<&TrueWait> = truth
+        let long = |wait: &&TrueWait| wait.kind == kind && wait.wall_ns > LONG_NS;
+        let answers: Vec<(Value, TrueWait)> = truth
             .waits
             .iter()
-            .filter(|wait| wait.kind == kind && wait.wall_ns > LONG_NS)
+            .filter(long)
+            .map(|wait| (explanation(&agent, wait), wait.clone()))
             .collect();
-        assert_eq!(waits.len(), LONG_WAITS, "long waits of kind {kind}");
-        for wait in waits {
-            problems.extend(check_wait(&explanation(&agent, wait), wait, &truth));
+        assert_eq!(answers.len(), LONG_WAITS, "long waits of kind {kind}");
+        for (answer, wait) in &answers {
+            problems.extend(check_wait(answer, wait, &truth));
+        }
+        if kind == "contend" {
+            problems.extend(check_hogs(&answers, &hogs));
         }
     }
     assert!(
@@ -67,13 +74,14 @@ pub(crate) fn check_known_waits(transport: Transport) {
     );
 }
 
-/// Runs `mutex.c` and checks the one wait of the span that it writes to a file.
+/// Runs `mutex.c`: its quick spans are exported, so that their kind is learned; the slow one is
+/// asked about in a file, and its one wait is checked.
 pub(crate) fn check_mutex() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let agent = Agent::start(directory.path());
-    let spans = directory.path().join("spans.json");
+    let [quick, slow] = ["quick.json", "slow.json"].map(|name| directory.path().join(name));
     let mut command = Command::new(repository("target/programs/mutex"));
-    command.arg(&spans);
+    command.args([&quick, &slow]);
     let program = Process::start("mutex", command);
     let line = program.wait_for_line("wait ", PATIENCE);
     let words: Vec<u64> = line
@@ -84,9 +92,10 @@ pub(crate) fn check_mutex() {
     let [waited_ns, holder_tid] = words[..] else {
         panic!("not a line of mutex: {line}")
     };
+    agent.export_json(&fs::read_to_string(&quick).expect("the program wrote its spans"));
+    wait_until_answered(&agent, "mutex");
 
-    let spans = spans.to_str().expect("a UTF-8 path");
-    let answers = agent.explain(&["--spans", spans]);
+    let answers = agent.explain(&["--spans", slow.to_str().expect("a UTF-8 path")]);
     let answer = answers.values().next().expect("the span is answered");
     assert_eq!(answer["status"], "complete", "{answer}");
     assert_eq!(answer["join"]["how"], "attribute", "{answer}");
@@ -103,8 +112,14 @@ pub(crate) fn check_mutex() {
     assert_eq!(lock["chain"][0]["cause"], "wait.sleep", "{answer}");
 }
 
-/// Runs the program through all its phases; its truth.
-fn run_waits(agent: &Agent, transport: Transport, directory: &Path) -> Truth {
+/// What the kernel counted while the hogs ran.
+struct HogPhase {
+    on_cpu_ns: u64,
+    wall_ns: u64,
+}
+
+/// Runs the program through all its phases; its truth, and the hogs'.
+fn run_waits(agent: &Agent, transport: Transport, directory: &Path) -> (Truth, HogPhase) {
     let cgroup = Cgroup::create("lacuna-e2e");
     let cpu_stat = cgroup.cpu_stat();
     let mut running = start(&Start {
@@ -113,30 +128,68 @@ fn run_waits(agent: &Agent, transport: Transport, directory: &Path) -> Truth {
         service: "waits",
         to: agent.endpoint(transport),
         directory,
-        environment: &[("CPU_STAT_FILE", cpu_stat.to_str().expect("a UTF-8 path"))],
+        environment: &[
+            ("CPU_STAT_FILE", cpu_stat.to_str().expect("a UTF-8 path")),
+            // `cpu.stat` counts queues: an exporter that runs now and then, on the other CPU, would
+            // be throttled there at the same time and count double.
+            ("OTEL_BSP_SCHEDULE_DELAY", "600000"),
+        ],
     });
-    let mut hogs = Vec::new();
-    for kind in KINDS {
+    let ready = |running: &Running, kind: &str| {
         running
             .process
             .wait_for_line(&format!("ready {kind}"), PATIENCE);
-        match kind {
-            "contend" => hogs.extend((0..HOGS).map(|_| start_hog())),
-            "throttle" => {
-                // Not before: in a cgroup of its own it would have had a CPU to itself beside the hogs.
-                hogs.clear();
-                cgroup.add(running.process.pid());
-                cgroup.limit(Some(CPU_LIMIT));
-            }
-            _ => {}
-        }
+    };
+    for kind in ["sleep", "lock", "pipe"] {
+        ready(&running, kind);
         running.process.say("go on");
     }
-    running.process.wait_for_line("ready end", PATIENCE);
+
+    ready(&running, "contend");
+    let hogs: Vec<Process> = (0..HOGS).map(|_| start_hog()).collect();
+    let began = Instant::now();
+    running.process.say("go on");
+    ready(&running, "throttle");
+    let phase = HogPhase {
+        on_cpu_ns: hogs.iter().map(|hog| on_cpu_ns(hog.pid())).sum(),
+        wall_ns: began.elapsed().as_nanos() as u64,
+    };
+    drop(hogs);
+
+    // Not before: in a cgroup of its own it would have had a CPU to itself beside the hogs.
+    cgroup.add(running.process.pid());
+    cgroup.limit(Some(CPU_LIMIT));
+    running.process.say("go on");
+    ready(&running, "end");
     cgroup.limit(None);
     running.process.say("go on");
     running.wait_until_done();
-    Truth::read(&running.truth)
+    (Truth::read(&running.truth), phase)
+}
+
+/// By schedstat.
+fn on_cpu_ns(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("the hog runs");
+    let first = text.split(' ').next().unwrap_or_default();
+    first.parse().expect("schedstat begins with a number")
+}
+
+/// Waits until every span of a service that came so far is answered.
+fn wait_until_answered(agent: &Agent, service: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    let pending = |answer: &Value| answer["status"] == "pending";
+    loop {
+        let answers = agent.spans(service);
+        if !answers.is_empty() && !answers.values().any(pending) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "no answers about {service}:\n{}",
+            agent.tail()
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// The complete answer about a wait's span.
@@ -188,13 +241,10 @@ fn check_wait(answer: &Value, wait: &TrueWait, truth: &Truth) -> Vec<String> {
             expect(&["wait.notify"], blocked_ns);
             problems.extend(check_releaser(answer, truth, span.end_unix_ns));
         }
-        "contend" => {
-            expect(
-                &["runq.wakeup", "runq.preempted", "throttle"],
-                wait.queued_ns,
-            );
-            problems.extend(check_hogs(answer));
-        }
+        "contend" => expect(
+            &["runq.wakeup", "runq.preempted", "throttle"],
+            wait.queued_ns,
+        ),
         "throttle" => {
             expect(&["throttle"], wait.throttled_ns);
             expect(
@@ -225,16 +275,35 @@ fn check_releaser(answer: &Value, truth: &Truth, end_unix_ns: u64) -> Option<Str
     })
 }
 
-/// Most of the time for which others ran instead must be the hogs'.
-fn check_hogs(answer: &Value) -> Option<String> {
-    let queued = ["runq.wakeup", "runq.preempted"];
-    let waits = queued.iter().filter_map(|name| cause(answer, name));
-    let culprits = waits.flat_map(|wait| wait["culprits"].as_array().into_iter().flatten());
+/// The hogs must be named for about the share of the machine that they really had.
+///
+/// Other programs may be running, so the truth is what the kernel counted for the hogs: of the time
+/// for which our thread was not on a CPU itself they had that share, on both CPUs together. Where
+/// the thread waited they may have had less, so half of the share must be found.
+fn check_hogs(answers: &[(Value, TrueWait)], phase: &HogPhase) -> Option<String> {
+    let cpus = thread::available_parallelism().map_or(1, usize::from) as u64;
+    let own_ns: u64 = answers.iter().map(|(_, wait)| wait.on_cpu_ns).sum();
+    let others_ns = (cpus * phase.wall_ns).saturating_sub(own_ns);
+    let share = phase.on_cpu_ns as f64 / others_ns as f64;
+    let waits = answers.iter().flat_map(|(answer, _)| queued_causes(answer));
+    let culprits = waits.flat_map(|cause| cause["culprits"].as_array().into_iter().flatten());
     let hogs = culprits.filter(|culprit| culprit["name"] == "backup");
-    let hogs_ns: u64 = hogs.filter_map(|culprit| culprit["ns"].as_u64()).sum();
-    let queued_ns: u64 = queued.iter().map(|name| cause_ns(answer, name)).sum();
-    let blamed = hogs_ns * 10 >= queued_ns * 9;
-    (!blamed).then(|| format!("contend: backup had {hogs_ns} of {queued_ns} ns: {answer}"))
+    let blamed_ns: u64 = hogs.filter_map(|culprit| culprit["ns"].as_u64()).sum();
+    let queued_ns: u64 = answers.iter().map(|(_, wait)| wait.queued_ns).sum();
+    let blamed = blamed_ns as f64 / queued_ns as f64;
+    let (blamed_percent, percent) = (100.0 * blamed, 100.0 * share);
+    eprintln!(
+        "contend: backup had {percent:.0} % of the CPUs and {blamed_percent:.0} % of the blame"
+    );
+    (blamed < share / 2.0).then(|| {
+        format!("contend: backup had {percent} % of the CPUs and {blamed_percent} % of the blame")
+    })
+}
+
+fn queued_causes(answer: &Value) -> impl Iterator<Item = &Value> {
+    ["runq.wakeup", "runq.preempted"]
+        .into_iter()
+        .filter_map(|name| cause(answer, name))
 }
 
 /// The identities of contract.md: nothing is lost and nothing counted twice.
