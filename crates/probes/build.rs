@@ -8,9 +8,10 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 const DIR: &str = "src/bpf";
+const FLOOR: &str = "benches/empty.bpf.c";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?).join("lacuna.skel.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
     let arch = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "x86_64" => "-D__TARGET_ARCH_x86",
         other => {
@@ -18,10 +19,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     let args = ["-I", DIR, arch, "-Wall", "-Wextra", "-Werror"];
-    SkeletonBuilder::new()
-        .source(format!("{DIR}/lacuna.bpf.c"))
-        .clang_args(args.map(OsStr::new))
-        .build_and_generate(&out)?;
+    for (source, skeleton) in [
+        (&*format!("{DIR}/lacuna.bpf.c"), "lacuna.skel.rs"),
+        (FLOOR, "empty.skel.rs"),
+    ] {
+        SkeletonBuilder::new()
+            .source(source)
+            .clang_args(args.map(OsStr::new))
+            .build_and_generate(out.join(skeleton))?;
+    }
     println!("cargo:rerun-if-changed={DIR}");
+    println!("cargo:rerun-if-changed={FLOOR}");
     Ok(())
 }

@@ -136,26 +136,27 @@ fn root_the_culprit_is_the_thread_that_ran_instead() {
     let culprit = session.id(rival_tid);
     let cycles = session.cycles(session.id(tid), first.at, last.at);
     let runs = session.runs(culprit);
-    let (mut blamed, mut ran, mut told, mut queued) = (0, 0, 0, 0);
+    let (mut blamed, mut unnamed, mut ran, mut told, mut queued) = (0, 0, 0, 0, 0);
     for cycle in cycles.iter().filter(|cycle| queued_ns(cycle) >= 60_000) {
         let of = |(thread, ns): &(_, u64)| if *thread == culprit { *ns } else { 0 };
         blamed += cycle.blame.culprits.iter().map(of).sum::<u64>();
+        unnamed += cycle.blame.rest_ns + cycle.blame.uncovered_ns;
         let from = cycle.end - queued_ns(cycle);
         ran += runs
             .iter()
             .map(|run| overlap(*run, (from, cycle.end)))
             .sum::<u64>();
-        let sum: u64 = cycle.blame.culprits.iter().map(|(_, ns)| ns).sum();
-        told += sum + cycle.blame.rest_ns + cycle.blame.uncovered_ns;
+        told += cycle.blame.culprits.iter().map(|(_, ns)| ns).sum::<u64>();
         queued += queued_ns(cycle);
     }
+    let slack = queued / 100 + 20_000 * cycles.len() as u64;
     assert!(ran > 1_000_000, "the rival was in the way: {ran}");
-    assert_close("all parts", told, queued, 20_000 * cycles.len() as u64);
-    assert_close(
-        "the rival's part",
-        blamed,
-        ran,
-        20_000 * cycles.len() as u64,
+    assert_close("all parts", told + unnamed, queued, slack);
+    // Where more than four ran meanwhile, the rival may be one of those that are not named.
+    let range = blamed.saturating_sub(slack)..=blamed + unnamed + slack;
+    assert!(
+        range.contains(&ran),
+        "it ran {ran} of {queued}, blamed {blamed}, unnamed {unnamed}"
     );
 }
 

@@ -75,7 +75,37 @@ static __always_inline bool task_frozen(struct task_struct *task)
 {
 	if (!bpf_core_field_exists(task->frozen))
 		return false;
-	return BPF_CORE_READ_BITFIELD_PROBED(task, frozen);
+	return BPF_CORE_READ_BITFIELD(task, frozen);
+}
+
+/*
+ * 6.2 (a35b9af4ec2c) can give an address a type, so that reading costs a load and no helper call; the
+ * verifier makes a wrong address read as 0. Before, a helper reads.
+ */
+static __always_inline u32 read_word(u64 address)
+{
+	u32 word = 0;
+
+	if (bpf_ksym_exists(bpf_rdonly_cast)) /* any type that starts with a word */
+		return bpf_core_cast((void *)address, struct upid)->nr;
+	bpf_probe_read_kernel(&word, sizeof(word), (void *)address);
+	return word;
+}
+
+static __always_inline void read_file(struct file *file, struct resolved_file *found)
+{
+	struct file *typed;
+
+	if (bpf_ksym_exists(bpf_rdonly_cast)) {
+		typed = bpf_core_cast(file, struct file);
+		found->inode = (u64)typed->f_inode;
+		found->ino = typed->f_inode->i_ino;
+		found->private_data = (u64)typed->private_data;
+		return;
+	}
+	found->inode = (u64)BPF_CORE_READ(file, f_inode);
+	found->ino = BPF_CORE_READ(file, f_inode, i_ino);
+	found->private_data = (u64)BPF_CORE_READ(file, private_data);
 }
 
 #endif

@@ -104,19 +104,17 @@ static __noinline u64 resolve(struct cpu_state *cpu, struct thread_state *state,
 {
 	struct resolved_file *known = &state->resolved;
 	struct file *file = file_of(task, fd);
-	u64 inode, ino, private_data, *entry;
+	struct resolved_file now;
+	u64 *entry;
 
 	if (!file)
 		return 0;
-	inode = (u64)BPF_CORE_READ(file, f_inode);
-	private_data = (u64)BPF_CORE_READ(file, private_data);
-	ino = BPF_CORE_READ((struct inode *)inode, i_ino);
-	if (known->file != (u64)file || known->inode != inode || known->ino != ino ||
-	    known->private_data != private_data || !known->object) {
-		known->file = (u64)file;
-		known->inode = inode;
-		known->ino = ino;
-		known->private_data = private_data;
+	now.file = (u64)file;
+	read_file(file, &now);
+	if (known->file != now.file || known->inode != now.inode || known->ino != now.ino ||
+	    known->private_data != now.private_data || !known->object) {
+		now.object = 0;
+		*known = now;
 		identify(known, file);
 	}
 	entry = unseen(known->object);

@@ -398,7 +398,7 @@ static __always_inline void leave_flags(struct thread_state *state, struct task_
 
 	if (runnable)
 		flags |= THREAD_RUNNABLE;
-	else if (BPF_CORE_READ_BITFIELD_PROBED(task, in_iowait))
+	else if (BPF_CORE_READ_BITFIELD(task, in_iowait))
 		flags |= THREAD_IOWAIT;
 	state->flags = flags;
 }
@@ -472,30 +472,35 @@ static __always_inline void switched(bool preempt, struct task_struct *prev,
 {
 	struct arrival in = {};
 	struct cpu_state *cpu = this_cpu();
-	struct thread_state *state;
+	struct thread_state *entering = NULL, *state;
+	bool watched = false;
 
 	if (!cpu)
 		return;
-	in.now = bpf_ktime_get_ns();
-	in.clock = queue_clock(next);
-	in.from_idle = prev->pid == 0;
-	in.queued = next->sched_info.last_queued;
-	in.runs = next->sched_info.pcount;
-	state = leaving(cpu, prev, &in);
-	if (state)
-		go_out(cpu, state, prev, preempt, prev_state, in.now);
-	cpu->task = (u64)next;
-	cpu->watched = 0;
-	cpu->thread = ID_IDLE;
 	if (next->pid) {
-		state = thread_of(cpu, next);
-		cpu->thread = state ? state->id : ID_UNKNOWN;
-		if (state && is_watched(state, next)) {
-			cpu->watched = 1;
-			come_in(cpu, state, next, &in);
-		} else if (state && !(state->flags & THREAD_ANNOUNCED)) {
-			announce(cpu, state, next, NULL);
-		}
+		entering = thread_of(cpu, next);
+		watched = entering && is_watched(entering, next);
+	}
+	in.clock = queue_clock(next);
+	/* The time costs as much as all else together: only where something is recorded. */
+	if (watched || cpu->watched || cpu->task != (u64)prev) {
+		in.now = bpf_ktime_get_ns();
+		state = leaving(cpu, prev, &in);
+		if (state)
+			go_out(cpu, state, prev, preempt, prev_state, in.now);
+	}
+	cpu->task = (u64)next;
+	cpu->watched = watched;
+	cpu->thread = next->pid ? ID_UNKNOWN : ID_IDLE;
+	if (entering) {
+		cpu->thread = entering->id;
+		in.queued = next->sched_info.last_queued;
+		in.runs = next->sched_info.pcount;
+		in.from_idle = prev->pid == 0;
+		if (watched)
+			come_in(cpu, entering, next, &in);
+		else if (!(entering->flags & THREAD_ANNOUNCED))
+			announce(cpu, entering, next, NULL);
 	}
 	occupy(cpu, cpu->thread, in.clock);
 }
@@ -508,20 +513,22 @@ static __always_inline u64 waker_now(struct cpu_state *cpu)
 {
 	struct task_struct *current = bpf_get_current_task_btf();
 	struct cfs_rq *leaf = leaf_queue(current);
-	u32 count = 0;
+	struct thread_state *state;
+	u32 count;
 
 	if (!config.preempt_offset || !leaf)
 		return current->pid ? ID_UNKNOWN : ID_IDLE;
-	bpf_probe_read_kernel(&count, sizeof(count),
-			      (void *)((u64)leaf->rq - config.runqueues_offset +
-				       config.preempt_offset));
+	count = read_word((u64)leaf->rq - config.runqueues_offset + config.preempt_offset);
 	if (count & HARDIRQ_OR_NMI)
 		return ID_HARDIRQ;
 	if (count & SOFTIRQ_SERVING)
 		return ID_SOFTIRQ;
 	if (!current->pid)
 		return ID_IDLE;
-	return cpu->task == (u64)current ? cpu->thread : ID_UNKNOWN;
+	if (cpu->task == (u64)current)
+		return cpu->thread;
+	state = thread_known(current); /* its switch-in was not traced */
+	return state ? state->id : ID_UNKNOWN;
 }
 
 static __always_inline bool injected_skip(struct cpu_state *cpu)
