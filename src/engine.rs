@@ -10,6 +10,7 @@
 //! explainer takes spans, waits for the horizon to pass them, joins and accounts them. The API only
 //! reads what was answered. Nothing here decides a cause or a thread: that is `lacuna-timeline`.
 
+mod budget;
 mod explainer;
 mod feed;
 mod health;

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whose switches are recorded: everything while that is cheap, then those that matter (rule 16).
 //!
-//! `auto` watches the whole host while its record rate is under a budget. Over it for a second, it
-//! narrows to the processes that send spans; under 70 % of it for ten seconds, it widens again.
-//! While narrowed, the kernel's own count of context switches stands for the rate that watching
-//! everything would bring: it is never below it. A narrowed agent says so in `unknown`, reason
-//! `not-watched`; it never fills in.
+//! `auto` watches the whole host while its record rate is under a budget (`budget.rs`), and over it
+//! the processes that send spans. A narrowed agent says so in `unknown`, reason `not-watched`; it
+//! never fills in.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -21,13 +19,10 @@ use lacuna_timeline::event::ThreadInfo;
 use crate::cli::Selector;
 use crate::cli::Watch;
 
+use super::budget::Budget;
+use super::budget::Level;
 use super::shared::Shared;
 
-/// Over the budget for so long: narrow.
-const NARROW_AFTER: Duration = Duration::from_secs(1);
-/// Under [`WIDEN_BELOW_PERCENT`] of the budget for so long: widen.
-const WIDEN_AFTER: Duration = Duration::from_secs(10);
-const WIDEN_BELOW_PERCENT: u64 = 70;
 /// How often the rate is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How many new processes wait to be held against the selectors; one more is held against them
@@ -49,15 +44,12 @@ enum Plan {
     Fixed,
 }
 
-/// The record rate against its budget.
+/// What has been counted since the last look.
 struct Auto {
-    budget_per_second: u64,
-    wide: bool,
+    budget: Budget,
     records: u64,
     switches: Option<u64>,
     looked: Instant,
-    /// Since when the rate has been on the side that asks for a change.
-    since: Option<Instant>,
 }
 
 impl Watcher {
@@ -69,12 +61,10 @@ impl Watcher {
             }
             Watch::Selected(_) => Plan::Fixed,
             Watch::Auto => Plan::Auto(Auto {
-                budget_per_second,
-                wide: true,
+                budget: Budget::new(budget_per_second),
                 records: 0,
                 switches: None,
                 looked: Instant::now(),
-                since: None,
             }),
         };
         Watcher {
@@ -149,37 +139,22 @@ impl Watcher {
 
 impl Auto {
     fn look(&mut self, root: &Root, probes: &mut Probes) -> Result<()> {
-        let millis = u64::try_from(self.looked.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let per_second = |count: u64| count.saturating_mul(1000) / millis.max(1);
-        let switches = context_switches(root);
-        let switched = switches
+        let now = context_switches(root);
+        let switches = now
             .zip(self.switches)
-            .map(|(now, was)| now - was.min(now));
-        let rate = match self.wide {
-            true => per_second(self.records),
-            // Not readable: stay narrow, which is the safe side.
-            false => switched.map_or(u64::MAX, per_second),
-        };
-        (self.records, self.switches, self.looked) = (0, switches, Instant::now());
-        let (asks_for_change, after) = match self.wide {
-            true => (rate > self.budget_per_second, NARROW_AFTER),
-            false => {
-                let low = self.budget_per_second.saturating_mul(WIDEN_BELOW_PERCENT) / 100;
-                (rate < low, WIDEN_AFTER)
+            .map(|(now, was)| now.saturating_sub(was));
+        let level = self
+            .budget
+            .look(self.records, switches, self.looked.elapsed());
+        (self.records, self.switches, self.looked) = (0, now, Instant::now());
+        match level {
+            None => {}
+            Some(Level::Everything) => {
+                probes.set_merge_short(false)?;
+                probes.set_watch(Scope::All)?;
             }
-        };
-        if !asks_for_change {
-            self.since = None;
-            return Ok(());
-        }
-        if self.since.get_or_insert_with(Instant::now).elapsed() >= after {
-            self.wide = !self.wide;
-            self.since = None;
-            probes.set_watch(if self.wide {
-                Scope::All
-            } else {
-                Scope::Selected
-            })?;
+            Some(Level::Senders) => probes.set_watch(Scope::Selected)?,
+            Some(Level::SendersMerged) => probes.set_merge_short(true)?,
         }
         Ok(())
     }
