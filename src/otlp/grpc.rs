@@ -51,7 +51,7 @@ async fn wrong_call(State(receiver): State<Receiver>) -> Response {
     let result = Err(Reject::Unsupported(
         "only trace export is served here".to_string(),
     ));
-    receiver.count(Transport::Grpc, &result);
+    receiver.count(Transport::Grpc, result.as_ref());
     answer(&result)
 }
 
@@ -65,15 +65,12 @@ async fn export(
         let message = "expected content-type application/grpc; OTLP/HTTP is served at another port";
         receiver.count(
             Transport::Grpc,
-            &Err(Reject::Unsupported(message.to_string())),
+            Err(&Reject::Unsupported(message.to_string())),
         );
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response();
     }
-    let result = match take(&receiver, connection, request).await {
-        Ok(taken) => Ok(receiver.may_answer(ordinal, taken).await),
-        Err(reject) => Err(reject),
-    };
-    receiver.count(Transport::Grpc, &result);
+    let taken = take(&receiver, connection, request).await;
+    let result = receiver.settle(Transport::Grpc, ordinal, taken).await;
     answer(&result)
 }
 

@@ -60,11 +60,8 @@ async fn export(
             return unsupported(&receiver, StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
         }
     };
-    let result = match take(&receiver, connection, format, gzip, request).await {
-        Ok(taken) => Ok(receiver.may_answer(ordinal, taken).await),
-        Err(reject) => Err(reject),
-    };
-    receiver.count(Transport::Http, &result);
+    let taken = take(&receiver, connection, format, gzip, request).await;
+    let result = receiver.settle(Transport::Http, ordinal, taken).await;
     answer(format, &result)
 }
 
@@ -114,7 +111,7 @@ pub(crate) fn kind(headers: &HeaderMap) -> Result<(Format, bool), String> {
 
 fn unsupported(receiver: &Receiver, status: StatusCode, message: String) -> Response {
     let result = Err(Reject::Unsupported(message));
-    receiver.count(Transport::Http, &result);
+    receiver.count(Transport::Http, result.as_ref());
     let mut response = answer(Format::Json, &result);
     *response.status_mut() = status;
     response

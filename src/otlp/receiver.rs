@@ -198,16 +198,25 @@ impl Receiver {
         })
     }
 
-    /// Waits until a request may be answered, which is at once for all but a connection's first.
-    pub(super) async fn may_answer(&self, ordinal: Ordinal, taken: Taken) -> Refused {
+    /// Counts a request, and waits until it may be answered, which is at once for all but a
+    /// connection's first. Counted first: its sender may be gone by then, and this with it.
+    pub(super) async fn settle(
+        &self,
+        transport: Transport,
+        ordinal: Ordinal,
+        result: Result<Taken, Reject>,
+    ) -> Result<Refused, Reject> {
+        self.count(transport, result.as_ref().map(|taken| &taken.refused));
+        let taken = result?;
         if let (Ordinal(0), Some(done)) = (ordinal, taken.done) {
             // Whether it is done with or the time is over, the answer is the same.
             let _ = tokio::time::timeout(self.first_answer_time, done).await;
         }
-        taken.refused
+        Ok(taken.refused)
     }
 
-    pub(super) fn count(&self, transport: Transport, result: &Result<Refused, Reject>) {
+    /// Counts what became of a request.
+    pub(super) fn count(&self, transport: Transport, result: Result<&Refused, &Reject>) {
         let outcome = match result {
             Ok(refused) if refused.total() == 0 => Outcome::Accepted,
             Ok(_) => Outcome::Partial,

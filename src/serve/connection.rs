@@ -260,7 +260,9 @@ impl Served {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        // A peer may be gone as soon as it has sent everything; what it sent counts all the same.
         let connection = http1::Builder::new()
+            .half_close(true)
             .timer(TokioTimer::new())
             .header_read_timeout(self.head)
             .max_buf_size(HEAD_BYTES_MAX)
