@@ -139,7 +139,7 @@ fn root_a_process_of_another_user_cannot_be_claimed() {
         let command = exporter::command(agent.http_port, &trace, Some(claimed), STAY);
         let mut forger = Exporter::start_as(as_nobody(command), trace);
         forger.export();
-        assert_eq!(forger.program.line("sent "), "HTTP/1.1 200 OK\r");
+        assert_eq!(forger.program.line("sent "), "HTTP/1.1 200 OK");
         refused += 1;
         assert_nobodys(&agent, &forger.trace, refused);
     }
