@@ -8,6 +8,7 @@
 //! [`Account::check`] proves it for each answer, and whoever gives answers away calls it.
 
 mod episodes;
+mod evidence;
 mod sums;
 mod tally;
 mod total;

@@ -25,7 +25,7 @@ use crate::segment::Sink;
 pub const DEPTH_MAX: usize = 8;
 
 /// How many segments of a thread a link may look at; a longer stretch ends the chain.
-pub const LINK_SEGMENTS_MAX: u64 = 16_384;
+pub const LINK_SEGMENTS_MAX: u64 = 4_096;
 
 /// A wait that another thread may have ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +77,7 @@ impl Recorder {
             if met || links.len() == DEPTH_MAX {
                 break;
             }
-            let mut tally = Tally::limited(LINK_SEGMENTS_MAX);
+            let mut tally = Tally::brief(LINK_SEGMENTS_MAX);
             self.walk(step.thread, step.window.clone(), &mut tally);
             if tally.is_full() {
                 break;

@@ -13,14 +13,15 @@ const INDEXED_FROM: usize = 16;
 #[derive(Clone, Debug)]
 pub(crate) struct Sums<K> {
     list: Vec<(K, Ns)>,
-    index: HashMap<K, usize>,
+    /// Places in the list, once it is long.
+    index: Option<HashMap<K, usize>>,
 }
 
 impl<K> Default for Sums<K> {
     fn default() -> Sums<K> {
         Sums {
             list: Vec::new(),
-            index: HashMap::new(),
+            index: None,
         }
     }
 }
@@ -38,20 +39,20 @@ impl<K: Copy + Eq + Hash> Sums<K> {
     }
 
     fn find(&self, key: K) -> Option<usize> {
-        if self.index.is_empty() {
-            self.list.iter().position(|item| item.0 == key)
-        } else {
-            self.index.get(&key).copied()
+        match &self.index {
+            Some(index) => index.get(&key).copied(),
+            None => self.list.iter().position(|item| item.0 == key),
         }
     }
 
     fn insert(&mut self, key: K, ns: Ns) {
         self.list.push((key, ns));
-        if self.list.len() == INDEXED_FROM {
+        let last = self.list.len() - 1;
+        if let Some(index) = &mut self.index {
+            index.insert(key, last);
+        } else if self.list.len() == INDEXED_FROM {
             let places = self.list.iter().enumerate();
-            self.index = places.map(|(at, item)| (item.0, at)).collect();
-        } else if self.list.len() > INDEXED_FROM {
-            self.index.insert(key, self.list.len() - 1);
+            self.index = Some(places.map(|(at, item)| (item.0, at)).collect());
         }
     }
 

@@ -8,33 +8,26 @@
 use super::Account;
 use super::Counts;
 use super::Culprit;
-use super::EVIDENCE_MAX;
-use super::Evidence;
 use super::Reason;
 use super::Share;
 use super::Who;
 use super::episodes::Episodes;
+use super::evidence::SeenBy;
 use super::sums::Sums;
 use super::total::add_u32;
 use super::total::finish_culprits;
 use crate::cause::Cause;
 use crate::cause::detour_cause;
 use crate::chain::Ended;
-use crate::event::Call;
 use crate::event::DetourKind;
-use crate::event::Entry;
 use crate::event::Ns;
-use crate::event::ObjectId;
 use crate::event::OffState;
 use crate::event::ShortDetours;
-use crate::event::StackId;
 use crate::event::ThreadId;
-use crate::event::Waker;
 use crate::record;
 use crate::record::Body;
 use crate::record::OffCpu;
 use crate::record::Record;
-use crate::record::Waited;
 use crate::segment::Seen;
 use crate::segment::Segment;
 use crate::segment::Sink;
@@ -79,12 +72,8 @@ struct Slot {
     blocked_ns: Ns,
     estimated_ns: Ns,
     culprits: Sums<Who>,
-    calls: Sums<Call>,
-    objects: Sums<ObjectId>,
-    stacks: Sums<StackId>,
-    futexes: Sums<u64>,
-    wakers: Sums<Waker>,
     reasons: Sums<Reason>,
+    seen: Option<Box<SeenBy>>,
     throttled: u64,
     longest: Option<Ended>,
 }
@@ -150,12 +139,17 @@ impl Sink for Tally {
 }
 
 impl Tally {
-    /// One that stops after so many segments.
-    pub(crate) fn limited(segments_max: u64) -> Tally {
+    /// One that stops after so many segments, and of which only [`Tally::dominant`] is asked: it
+    /// keeps neither episodes nor evidence.
+    pub(crate) fn brief(segments_max: u64) -> Tally {
         Tally {
             segments_max,
             ..Tally::default()
         }
+    }
+
+    fn is_brief(&self) -> bool {
+        self.segments_max != 0
     }
 
     fn slot(&mut self, cause: Cause) -> &mut Slot {
@@ -195,7 +189,9 @@ impl Tally {
     }
 
     fn episode(&mut self, segment: &Segment<'_>, cause: Cause, culprit: Option<Who>) {
-        self.episodes.add(&segment.range, cause, culprit, None);
+        if !self.is_brief() {
+            self.episodes.add(&segment.range, cause, culprit, None);
+        }
     }
 
     fn unknown(&mut self, segment: &Segment<'_>, reason: Reason) {
@@ -305,12 +301,13 @@ impl Tally {
             _ => object,
         };
         self.culprit(cause, culprit, ns);
+        let brief = self.is_brief();
         let slot = self.slot(cause);
-        slot.evidence(&off.wait, ns);
-        if let Some(stacked) = off.stack {
-            slot.stacks.add(stacked.stack, ns);
+        if !brief {
+            let seen = slot.seen.get_or_insert_default();
+            seen.wait(&off.wait, ns);
+            seen.off_cpu(off, ns);
         }
-        slot.wakers.add(off.waker, ns);
         let longest = slot.longest.as_ref().map_or(0, Ended::ns);
         if ns > longest {
             slot.longest = Some(Ended {
@@ -356,7 +353,8 @@ impl Tally {
             self.add_many(cause, state, placed, count);
             self.culprit(cause, who, placed);
             if state == State::Blocked && placed > 0 {
-                self.slot(cause).evidence(&sums.wait, placed);
+                let seen = self.slot(cause).seen.get_or_insert_default();
+                seen.wait(&sums.wait, placed);
             }
             largest = largest.max((placed, cause));
         }
@@ -421,19 +419,6 @@ fn reclaimed_cgroup(kind: DetourKind, detail: u64) -> Option<Who> {
 }
 
 impl Slot {
-    /// What a wait shows.
-    fn evidence(&mut self, wait: &Waited, ns: Ns) {
-        if let Entry::Call(call) = wait.entry {
-            self.calls.add(call, ns);
-        }
-        if let Some(pointed) = wait.object {
-            self.objects.add(pointed.object, ns);
-        }
-        if let Some(word) = wait.futex {
-            self.futexes.add(word.address_hash, ns);
-        }
-    }
-
     fn finish(self) -> Option<Share> {
         let cause = self.cause?;
         let culprits = self.culprits.into_list().into_iter();
@@ -447,30 +432,13 @@ impl Slot {
             blocked_ns: self.blocked_ns,
             estimated_ns: self.estimated_ns,
             culprits,
-            evidence: Evidence {
-                calls: self.calls.into_largest(EVIDENCE_MAX),
-                objects: self.objects.into_largest(EVIDENCE_MAX),
-                stacks: self.stacks.into_largest(EVIDENCE_MAX),
-                futexes: self.futexes.into_largest(EVIDENCE_MAX),
-                wakers: self.wakers.into_largest(EVIDENCE_MAX),
-                throttled: self.throttled,
-            },
+            evidence: self
+                .seen
+                .map(|seen| *seen)
+                .unwrap_or_default()
+                .finish(self.throttled),
             reasons: self.reasons.into_largest(usize::MAX),
             ..Share::empty(cause)
         })
     }
-}
-
-/// Adds to an item of a list of sums, which is made where it is missing.
-pub(super) fn add_largest<T: Copy + PartialEq>(list: &mut Vec<(T, Ns)>, item: T, ns: Ns) {
-    match list.iter_mut().find(|known| known.0 == item) {
-        Some(known) => known.1 = known.1.saturating_add(ns),
-        None => list.push((item, ns)),
-    }
-}
-
-/// Sorts a list of sums, largest first, and cuts it to [`EVIDENCE_MAX`].
-pub(super) fn keep_largest<T>(list: &mut Vec<(T, Ns)>) {
-    list.sort_by_key(|item| std::cmp::Reverse(item.1));
-    list.truncate(EVIDENCE_MAX);
 }

@@ -11,8 +11,8 @@ use super::Evidence;
 use super::Reason;
 use super::Share;
 use super::Who;
-use super::tally::add_largest;
-use super::tally::keep_largest;
+use super::evidence::add_largest;
+use super::evidence::keep_largest;
 use crate::cause::Cause;
 use crate::event::Ns;
 

@@ -35,7 +35,7 @@ use truth::overlap;
 use world::World;
 
 /// Seeds of each kind of run, unless told otherwise.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 300;
 
 /// Windows asked of each thread.
 const WINDOWS: u64 = 6;
