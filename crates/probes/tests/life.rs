@@ -327,3 +327,12 @@ fn root_merged_cycles_add_up_to_their_stretch() {
     }
     assert!(count > 500, "{count}");
 }
+
+#[test]
+fn root_every_hook_can_be_tried() {
+    let reports = lacuna_probes::try_each_hook();
+    assert!(reports.len() >= 15, "{reports:#?}");
+    for report in &reports {
+        assert_eq!(report.outcome, Ok(()), "{report:#?}");
+    }
+}
