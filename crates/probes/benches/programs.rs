@@ -6,7 +6,16 @@
 //! and the medians shown, because the machine may be doing other work.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark prints")]
 
-#[allow(unreachable_pub, missing_docs, reason = "generated")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    clippy::wildcard_imports,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated"
+)]
 mod empty {
     include!(concat!(env!("OUT_DIR"), "/empty.skel.rs"));
 }

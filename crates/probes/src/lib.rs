@@ -15,7 +15,16 @@ mod log;
 mod probes;
 mod record;
 mod ring;
-#[allow(unreachable_pub, missing_docs, reason = "generated")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    clippy::wildcard_imports,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated"
+)]
 mod skel;
 mod stats;
 
