@@ -350,7 +350,7 @@ fn snapshot(record: &types::snapshot_record) -> Snapshot {
         open,
         detour_seq: record.detour_seq.into(),
         waking: known(record.waking),
-        queued: false,
+        queued: has(record.header.flags, record_flags::FLAG_QUEUED),
     }
 }
 

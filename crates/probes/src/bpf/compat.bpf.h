@@ -78,6 +78,14 @@ static __always_inline bool task_frozen(struct task_struct *task)
 	return BPF_CORE_READ_BITFIELD(task, frozen);
 }
 
+/* 6.12: a task that blocks may stay on its queue for a while; it is not to run. */
+static __always_inline bool task_queued(struct task_struct *task)
+{
+	if (bpf_core_field_exists(task->se.sched_delayed) && task->se.sched_delayed)
+		return false;
+	return task->on_rq == TASK_ON_RQ_QUEUED;
+}
+
 /*
  * 6.2 (a35b9af4ec2c) can give an address a type, so that reading costs a load and no helper call; the
  * verifier makes a wrong address read as 0. Before, a helper reads.

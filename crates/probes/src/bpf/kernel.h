@@ -55,6 +55,7 @@ enum bpf_func_id {
 
 /* include/linux/sched.h; the values have not changed since 4.14 (DEAD) and 5.15 (RTLOCK). */
 enum {
+	TASK_ON_RQ_QUEUED = 1,
 	TASK_DEAD = 0x80,
 	TASK_INTERRUPTIBLE = 0x1,
 	TASK_UNINTERRUPTIBLE = 0x2,
@@ -152,6 +153,7 @@ struct task_group {
 };
 
 struct sched_entity {
+	unsigned char sched_delayed; /* 6.12 on */
 	struct cfs_rq *cfs_rq;
 };
 
@@ -272,7 +274,7 @@ struct task_struct {
 	unsigned int __state;
 	void *stack;
 	unsigned int flags;
-	int on_cpu;
+	int on_rq;
 	struct sched_entity se;
 	bool throttled; /* 6.18 on */
 	struct sched_info sched_info;

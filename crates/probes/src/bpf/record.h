@@ -38,7 +38,7 @@ enum record_flags {
 	FLAG_FROM_IDLE = 1 << 3, /* the CPU was idle until this switch */
 	FLAG_KERNEL = 1 << 4,    /* kernel thread or io worker */
 	FLAG_ESTIMATED = 1 << 5, /* the throttled amount is an estimate */
-	FLAG_ON_CPU = 1 << 6,    /* snapshot: it is on a CPU */
+	FLAG_QUEUED = 1 << 6,    /* snapshot: it is on a run queue, to run */
 };
 
 enum wait_entry {

@@ -32,7 +32,8 @@ static __always_inline struct thread_state *snapshot_thread(struct task_struct *
 }
 
 static __always_inline void fill_snapshot(struct snapshot_record *record,
-					  struct thread_state *state)
+					  struct thread_state *state,
+					  struct task_struct *task)
 {
 	record->at = bpf_ktime_get_ns() - IN_FLIGHT_NS;
 	barrier();
@@ -51,6 +52,8 @@ static __always_inline void fill_snapshot(struct snapshot_record *record,
 		record->header.flags |= FLAG_IOWAIT;
 	if (state->flags & THREAD_FROZEN)
 		record->header.flags |= FLAG_FROZEN;
+	if (task_queued(task))
+		record->header.flags |= FLAG_QUEUED;
 	barrier();
 }
 
@@ -78,7 +81,7 @@ static __always_inline void snapshot(struct seq_file *seq, struct task_struct *t
 	if (!(state->flags & THREAD_WATCHED) || (!state->last_in && !state->out))
 		return;
 	fill_header(&record.header, RECORD_SNAPSHOT, state->id);
-	fill_snapshot(&record, state);
+	fill_snapshot(&record, state, task);
 	if (record.last_in > record.at || record.out > record.at)
 		return;
 	if (!torn(&record, state))
