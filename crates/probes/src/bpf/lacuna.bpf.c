@@ -20,6 +20,8 @@
 #include "occupancy.bpf.h"
 #include "throttle.bpf.h"
 #include "stack.bpf.h"
+#include "cycle.bpf.h"
+#include "merge.bpf.h"
 #include "sched.bpf.h"
 #include "memory.bpf.h"
 #include "snapshot.bpf.h"
