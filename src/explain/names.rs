@@ -13,6 +13,7 @@ use lacuna_host::cgroup::Cgroups;
 use lacuna_host::cgroup::GroupNames;
 use lacuna_host::cgroup::Hierarchy;
 use lacuna_host::root::Root;
+use lacuna_timeline::Ns;
 use lacuna_timeline::account::Who;
 use lacuna_timeline::event::Endpoints;
 use lacuna_timeline::event::ObjectId;
@@ -81,14 +82,13 @@ impl Names<'_> {
         }
     }
 
-    /// The name of a process: its main thread's.
-    pub(crate) fn leader(&self, process: ProcessId) -> String {
-        let threads = self.recorder.threads_of(process).iter();
-        let infos = threads.filter_map(|&thread| self.recorder.thread(thread));
+    /// The name of a process that lived at that instant: its main thread's.
+    pub(crate) fn leader(&self, process: ProcessId, at: Ns) -> String {
+        let threads = self.recorder.threads_since(process, at);
+        let mut infos = threads.filter_map(|thread| self.recorder.thread(thread));
         infos
-            .filter(|info| info.tid == process.tgid)
+            .find(|info| info.tid == process.tgid)
             .map(|info| info.comm.to_string())
-            .next_back()
             .unwrap_or_default()
     }
 

@@ -230,7 +230,7 @@ fn head(
 fn join(facts: &Facts<'_>, joined: &Joined, names: &Names<'_>) -> Join {
     let (tid, pid, comm) = match (joined.thread, facts.process) {
         (Some(thread), _) => names.thread(thread),
-        (None, Some(process)) => (0, process.tgid, names.leader(process)),
+        (None, Some(process)) => (0, process.tgid, names.leader(process, facts.window.start)),
         (None, None) => (0, 0, String::new()),
     };
     let why = match joined.thread {
@@ -259,7 +259,7 @@ fn join(facts: &Facts<'_>, joined: &Joined, names: &Names<'_>) -> Join {
 fn process_view(process: ProcessId, window: SpanWindow, names: &Names<'_>) -> ProcessView {
     let mut total = Account::default();
     let mut alive = 0;
-    for &thread in names.recorder.threads_of(process) {
+    for thread in names.recorder.threads_since(process, window.start) {
         let born = names
             .recorder
             .thread(thread)

@@ -10,6 +10,7 @@
 
 mod ids;
 mod lookup;
+mod members;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -39,6 +40,7 @@ use crate::thread::Taken;
 use crate::thread::Thread;
 use ids::IdMap;
 use lookup::Completing;
+use members::Members;
 
 /// The recorder's memory budget unless told otherwise.
 pub const BUDGET_BYTES: usize = 64 << 20;
@@ -106,7 +108,7 @@ struct Facts {
 #[derive(Debug, Default)]
 struct Index {
     threads: IdMap<ThreadId, Box<Thread>>,
-    processes: IdMap<ProcessId, Vec<ThreadId>>,
+    processes: IdMap<ProcessId, Members>,
 }
 
 impl Index {
@@ -118,21 +120,36 @@ impl Index {
         self.threads.get(&thread)?.ended
     }
 
-    /// Moves a thread to the list of its process.
-    fn enlist(&mut self, thread: ThreadId, old: Option<ProcessId>, new: Option<ProcessId>) {
+    /// Moves a thread, which ended then or lives, to the list of its process.
+    fn enlist(
+        &mut self,
+        thread: ThreadId,
+        ended: Option<Ns>,
+        old: Option<ProcessId>,
+        new: Option<ProcessId>,
+    ) {
         if old == new {
             return;
         }
         if let Some(old) = old
             && let Some(members) = self.processes.get_mut(&old)
         {
-            members.retain(|&member| member != thread);
+            members.remove(thread, ended);
             if members.is_empty() {
                 self.processes.remove(&old);
             }
         }
         if let Some(new) = new {
-            self.processes.entry(new).or_default().push(thread);
+            self.processes.entry(new).or_default().add(thread, ended);
+        }
+    }
+
+    /// Notes the end of a thread that lived so far.
+    fn end(&mut self, thread: ThreadId, at: Ns) {
+        let process = self.info(thread).map(|info| info.process);
+        if let Some(members) = process.and_then(|process| self.processes.get_mut(&process)) {
+            members.remove(thread, None);
+            members.add(thread, Some(at));
         }
     }
 }
@@ -202,12 +219,12 @@ impl Recorder {
     fn push_thread(&mut self, info: ThreadInfo) {
         let id = info.thread;
         let new = info.process;
-        let old = self.change(id, |thread| {
+        let (ended, old) = self.change(id, |thread| {
             let old = thread.info.as_ref().map(|info| info.process);
             thread.info = Some(info);
-            old
+            (thread.ended, old)
         });
-        self.index.enlist(id, old, Some(new));
+        self.index.enlist(id, ended, old, Some(new));
     }
 
     fn push_cycle(&mut self, cycle: &Cycle) {
@@ -235,12 +252,16 @@ impl Recorder {
             self.stats.malformed += 1;
             return;
         };
-        let (taken, oldest) = self.change(id, |thread| {
+        let (taken, oldest, ended) = self.change(id, |thread| {
+            let lived = thread.ended.is_none();
             let taken = thread.push(&record);
             let oldest = thread.oldest_end().filter(|_| !thread.queued);
             thread.queued |= oldest.is_some();
-            (taken, oldest)
+            (taken, oldest, thread.ended.filter(|_| lived))
         });
+        if let Some(at) = ended {
+            self.index.end(id, at);
+        }
         self.oldest.extend(oldest.map(|end| Reverse((end, id))));
         match taken {
             Taken::Appended { missing } => self.stats.lost += missing,
@@ -328,7 +349,7 @@ impl Recorder {
         self.thread_bytes -= thread.bytes() + THREAD_BYTES;
         self.reach = self.reach.max(thread.latest());
         let process = thread.info.as_ref().map(|info| info.process);
-        self.index.enlist(id, process, None);
+        self.index.enlist(id, thread.ended, process, None);
     }
 
     /// Keeps the number of threads under its limit.
@@ -416,9 +437,13 @@ impl Recorder {
         self.index.ended(thread)
     }
 
-    /// The threads of a process that are still held, dead ones included.
-    pub fn threads_of(&self, process: ProcessId) -> &[ThreadId] {
-        self.index.members(process)
+    /// The threads of a process that are still held and did not end before `from`.
+    pub fn threads_since(
+        &self,
+        process: ProcessId,
+        from: Ns,
+    ) -> impl Iterator<Item = ThreadId> + '_ {
+        self.index.members(process, from)
     }
 
     /// Every thread that is still held, dead ones included.

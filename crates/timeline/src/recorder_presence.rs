@@ -26,14 +26,14 @@ impl Presence for Recorder {
         to: Ns,
         visit: &mut dyn FnMut(&ThreadFacts<'_>),
     ) -> bool {
-        let members = self.threads_of(process);
-        for &id in members {
+        let mut any = false;
+        for id in self.threads_since(process, from) {
+            any = true;
             let Some(info) = self.thread(id) else {
                 continue;
             };
             let died = self.ended(id);
-            let alive = info.start_ns <= to && died.is_none_or(|died| died >= from);
-            if info.kernel || !alive {
+            if info.kernel || info.start_ns > to {
                 continue;
             }
             visit(&ThreadFacts {
@@ -49,7 +49,7 @@ impl Presence for Recorder {
         }
         // Threads that ended before the reach are forgotten, and where there were too many at once
         // others may be as well.
-        !members.is_empty() && from >= self.reach() && self.stats().threads_forgotten == 0
+        any && from >= self.reach() && self.stats().threads_forgotten == 0
     }
 
     fn on_cpu(&self, thread: ThreadId, from: Ns, to: Ns) -> OnCpu {

@@ -75,7 +75,7 @@ impl Index {
     /// that instant (rule 19).
     pub(super) fn living(&self, waiter: ThreadId, ns_tid: u32, at: Ns) -> Option<ThreadId> {
         let process = self.info(waiter)?.process;
-        let named = self.members(process).iter().copied().filter(|&thread| {
+        let named = self.members(process, at).filter(|&thread| {
             thread != waiter
                 && self
                     .info(thread)
@@ -85,9 +85,14 @@ impl Index {
         named.max_by_key(|&thread| self.info(thread).map(|info| info.start_ns))
     }
 
-    /// The threads of a process.
-    pub(super) fn members(&self, process: ProcessId) -> &[ThreadId] {
-        self.processes.get(&process).map_or(&[], Vec::as_slice)
+    /// The threads of a process that did not end before `from`.
+    pub(super) fn members(
+        &self,
+        process: ProcessId,
+        from: Ns,
+    ) -> impl Iterator<Item = ThreadId> + '_ {
+        let members = self.processes.get(&process).into_iter();
+        members.flat_map(move |members| members.since(from))
     }
 }
 
