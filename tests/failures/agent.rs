@@ -147,9 +147,14 @@ impl Agent {
         Program::start(command).end()
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.program.signal(signal);
+    }
+
     /// Sends it a signal and waits for its end.
     pub(crate) fn end_by(&mut self, signal: Signal) -> ExitStatus {
-        self.program.signal(signal);
+        self.signal(signal);
         self.program.end().0
     }
 

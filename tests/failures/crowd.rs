@@ -8,15 +8,18 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use rustix::process::Signal;
+
 use crate::agent::Agent;
 use crate::exporter::Exporter;
 use crate::exporter::STAY;
 use crate::program::Program;
+use crate::report::ns;
 
 /// More processes than the kernel's table of watched ones has room for.
 const CROWD: u32 = 4_200;
 /// How long records are made as fast as can be.
-const LOAD: Duration = Duration::from_secs(4);
+const LOAD: Duration = Duration::from_secs(2);
 /// Resident memory of the whole agent with its defaults (docs/overhead.md): 160 MiB.
 const RESIDENT_BYTES_MAX: u64 = 160 << 20;
 
@@ -61,6 +64,35 @@ fn root_many_records_take_bounded_memory() {
     let mut after = Exporter::start(agent.http_port, STAY);
     after.export();
     after.assert_explained(&agent.explained(&after.trace));
+}
+
+/// The reader of the ring is stopped, so that it really runs full.
+#[test]
+fn root_a_full_ring_is_counted_and_unknown() {
+    let agent = Agent::start();
+    agent.signal(Signal::STOP);
+    ping_pong(LOAD);
+    let mut unseen = Exporter::start(agent.http_port, STAY);
+    unseen.export();
+    agent.signal(Signal::CONT);
+
+    let answer = agent.explained(&unseen.trace);
+    let lost = agent.count("/lost_records");
+    eprintln!("{lost} records lost");
+    assert!(lost > 0 && ns(&answer["lost_records"]) > 0, "{answer:#}");
+    assert_eq!(answer["status"], "complete", "{answer:#}");
+    let gap_ns = ns(&answer["gap_ns"]);
+    let causes = answer["causes"].as_array().expect("causes");
+    let sum: u64 = causes.iter().map(|cause| ns(&cause["ns"])).sum();
+    assert_eq!(sum, gap_ns, "{answer:#}");
+    let unknown = causes.iter().filter(|cause| cause["cause"] == "unknown");
+    let unknown_ns: u64 = unknown.map(|cause| ns(&cause["ns"])).sum();
+    assert!(unknown_ns > gap_ns * 9 / 10, "{answer:#}");
+
+    let mut after = Exporter::start(agent.http_port, STAY);
+    after.export();
+    after.assert_explained(&agent.explained(&after.trace));
+    agent.assert_well();
 }
 
 /// Two threads of this process that give a byte to each other for that long; how often they did.
