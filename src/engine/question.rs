@@ -131,9 +131,9 @@ impl Door {
     }
 
     /// What is known of a trace now, and which of its spans must be answered again.
-    fn look(&self, trace: u128) -> (Vec<SpanAnswer>, Vec<SpanKey>) {
+    fn look(&self, trace: u128, relearn: bool) -> (Vec<SpanAnswer>, Vec<SpanKey>) {
         let mut spans = lock(&self.spans);
-        let (found, again) = spans.trace(trace);
+        let (found, again) = spans.trace(trace, relearn);
         let pending: Vec<SpanKey> = found
             .iter()
             .filter_map(|found| match found {
@@ -165,9 +165,10 @@ impl Answers for Door {
         let trace = u128::from_be_bytes(trace_id);
         let deadline = tokio::time::Instant::now() + wait;
         let mut changed = self.changed.clone();
+        let mut first = true;
         loop {
             changed.mark_unchanged();
-            let (answers, again) = self.look(trace);
+            let (answers, again) = self.look(trace, std::mem::take(&mut first));
             if !again.is_empty() {
                 // A full queue only means that the answer comes later than asked for.
                 let _ = self.asks.try_send(Ask::Again(again));

@@ -14,6 +14,7 @@ use lacuna_timeline::Ns;
 use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::join::Place as Stand;
 use lacuna_timeline::join::SpanKey;
+use lacuna_timeline::join::Why;
 
 use crate::answer::ListedSpan;
 use crate::answer::SpanAnswer;
@@ -247,14 +248,14 @@ impl Spans {
     pub(super) fn stand(&self, entry: &Entry) -> Stand {
         /// Deeper than any real trace; a cycle of parents ends here.
         const ANCESTORS_MAX: usize = 128;
-        // A server span's parent is the caller's, and so is elsewhere by its meaning.
-        if matches!(entry.span.kind, SpanKind::Server | SpanKind::Consumer) {
-            return Stand::Root;
-        }
         let mut stand = Stand::Root;
-        let mut next = parent_of(&entry.span);
+        let mut below = entry;
         for _ in 0..ANCESTORS_MAX {
-            let Some(key) = next else { break };
+            // A server span's parent is the caller's, and so is elsewhere by its meaning.
+            let is_served = matches!(below.span.kind, SpanKind::Server | SpanKind::Consumer);
+            let Some(key) = parent_of(&below.span).filter(|_| !is_served) else {
+                break;
+            };
             let Some(above) = self.entries.get(&key) else {
                 return match stand {
                     Stand::Root => Stand::Unknown,
@@ -265,7 +266,7 @@ impl Spans {
                 break;
             }
             stand = Stand::Under(key);
-            next = parent_of(&above.span);
+            below = above;
         }
         stand
     }
@@ -289,15 +290,22 @@ impl Spans {
     }
 
     /// The spans of a trace, in the order in which they came. What was answered once and not kept
-    /// is pending again: the second list says which.
-    pub(crate) fn trace(&mut self, trace: u128) -> (Vec<Found<'_>>, Vec<SpanKey>) {
+    /// is pending again, and with `relearn` what came before its kind of span was known: the second
+    /// list says which.
+    pub(crate) fn trace(&mut self, trace: u128, relearn: bool) -> (Vec<Found<'_>>, Vec<SpanKey>) {
         let ids = self.traces.get(&trace).cloned().unwrap_or_default();
         let keys = ids.iter().map(|&span| SpanKey { trace, span });
         let listed: Vec<SpanKey> = keys
             .clone()
             .filter(|key| {
                 let state = self.entries.get(key).map(|entry| &entry.state);
-                matches!(state, Some(State::Listed(_)))
+                match state {
+                    Some(State::Listed(_)) => true,
+                    Some(State::Answered(answer, _)) => {
+                        relearn && answer.head.join.why == Why::Learning.name()
+                    }
+                    Some(State::Pending) | None => false,
+                }
             })
             .collect();
         for &key in &listed {

@@ -67,7 +67,7 @@ fn answer(spans: &mut Spans, key: SpanKey, gap_ns: u64) {
 }
 
 fn is_pending(spans: &mut Spans, key: SpanKey) -> bool {
-    let (found, _) = spans.trace(key.trace);
+    let (found, _) = spans.trace(key.trace, false);
     found
         .iter()
         .any(|found| matches!(found, Found::Pending(span) if key_of(span) == key))
@@ -95,7 +95,7 @@ fn a_span_that_comes_twice_is_one_span() {
     let mut spans = Spans::default();
     spans.insert(span(1, 1, None), place());
     assert_eq!(spans.insert(span(1, 1, None), place()), []);
-    assert_eq!(spans.trace(u128::from_be_bytes([1; 16])).0.len(), 1);
+    assert_eq!(spans.trace(u128::from_be_bytes([1; 16]), false).0.len(), 1);
     assert_eq!((spans.counts().received, spans.counts().repeated), (2, 1));
 }
 
@@ -114,6 +114,33 @@ fn a_span_stands_under_its_topmost_known_ancestor() {
     spans.insert(span(1, 1, None), place());
     assert_eq!(stand(&spans, 3), Stand::Under(key_of(&span(1, 1, None))));
     assert_eq!(stand(&spans, 1), Stand::Root);
+}
+
+#[test]
+fn a_service_that_calls_itself_has_a_root_for_each_request() {
+    let mut spans = Spans::default();
+    spans.insert(span(1, 1, None), place());
+    let mut served = span(1, 2, Some(1));
+    served.kind = SpanKind::Server;
+    spans.insert(served, place());
+    spans.insert(span(1, 3, Some(2)), place());
+    let stand = |id: u64| spans.stand(spans.get(key_of(&span(1, id, None))).unwrap());
+    assert_eq!(stand(2), Stand::Root);
+    assert_eq!(stand(3), Stand::Under(key_of(&span(1, 2, None))));
+}
+
+#[test]
+fn what_was_answered_too_early_is_answered_again_when_asked_about() {
+    let mut spans = Spans::default();
+    let key = key_of(&span(1, 1, None));
+    spans.insert(span(1, 1, None), place());
+    let subject = Subject::of(&spans, key, &mut Kinds::default()).unwrap();
+    let mut early = without_thread(&subject.facts(0, 0), Status::Complete);
+    early.head.join.why = "learning".to_owned();
+    spans.answer(key, early);
+    assert_eq!(spans.trace(key.trace, false).1, []);
+    assert_eq!(spans.trace(key.trace, true).1, [key]);
+    assert!(is_pending(&mut spans, key));
 }
 
 #[test]
