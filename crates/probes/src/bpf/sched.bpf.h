@@ -227,7 +227,11 @@ static __always_inline u64 waker_now(struct cpu_state *cpu)
 		return ID_IDLE;
 	if (cpu->task == (u64)current)
 		return cpu->thread;
-	state = thread_known(current); /* its switch-in was not traced */
+	/*
+	 * It has run since before we looked, or its switch-in was not traced. It is not the wakee, so
+	 * that one's lock is held and interrupts are off.
+	 */
+	state = thread_of(cpu, current);
 	return state ? state->id : ID_UNKNOWN;
 }
 
@@ -262,7 +266,7 @@ static __always_inline void born(struct task_struct *task)
 
 	if (!cpu)
 		return;
-	parent = thread_known(bpf_get_current_task_btf());
+	parent = thread_of(cpu, bpf_get_current_task_btf());
 	state = thread_of(cpu, task);
 	if (!state)
 		return;
