@@ -29,6 +29,8 @@ pub(crate) struct Verdict {
     pub(crate) answered: usize,
     /// How they were joined, with their number.
     hows: BTreeMap<String, usize>,
+    /// Why spans were not joined, with their number.
+    whys: BTreeMap<String, usize>,
     /// Claims of a thread that did not run the span, in words.
     pub(crate) wrong: Vec<String>,
     /// Root spans after the first [`LEARNING_SPANS`] of their kind, and how many were joined.
@@ -61,6 +63,12 @@ impl Verdict {
         for id in truth.spans.keys() {
             let how = answers.get(id).map_or("no answer", how);
             *verdict.hows.entry(how.to_owned()).or_default() += 1;
+            if let Some(why) = answers
+                .get(id)
+                .and_then(|answer| answer["join"]["why"].as_str())
+            {
+                *verdict.whys.entry(why.to_owned()).or_default() += 1;
+            }
         }
         for (id, _) in learned_roots(truth) {
             verdict.roots += 1;
@@ -138,14 +146,23 @@ impl fmt::Display for Verdict {
             .map(|(how, n)| format!("{how} {n}"))
             .collect();
         let hows = hows.join(", ");
+        let whys: Vec<String> = self
+            .whys
+            .iter()
+            .map(|(why, n)| format!("{why} {n}"))
+            .collect();
+        let whys = whys.join(", ");
         write!(f, "{service:<20}{spans:>7}{answered:>10}{wrong:>7}")?;
-        write!(f, "{joined_roots:>8}/{roots:<6}{share:>7.2} %  {hows}")
+        write!(
+            f,
+            "{joined_roots:>8}/{roots:<6}{share:>7.2} %  {hows} ({whys})"
+        )
     }
 }
 
 /// The head of the table.
 pub(crate) const TABLE_HEAD: &str =
-    "program               spans  answered  wrong   roots joined after 200   joined by";
+    "program               spans  answered  wrong   roots joined after 200   joined by (why not)";
 
 /// Claims of a thread that did not run the span, in words.
 pub(crate) fn wrong_claims(truth: &Truth, answers: &BTreeMap<String, Value>) -> Vec<String> {
