@@ -48,8 +48,14 @@ fn root_a_crowd_of_short_lived_senders_is_survived() {
 }
 
 #[test]
-fn root_many_records_take_bounded_memory() {
+fn root_many_records_take_bounded_memory_and_too_many_are_unknown() {
     let agent = Agent::start();
+    many_records_take_bounded_memory(&agent);
+    a_full_ring_is_counted_and_unknown(&agent);
+    agent.assert_well();
+}
+
+fn many_records_take_bounded_memory(agent: &Agent) {
     let before = agent.count("/recorder/records_in");
     let switches = ping_pong(LOAD);
     let health = agent.health();
@@ -59,7 +65,6 @@ fn root_many_records_take_bounded_memory() {
     eprintln!("{:#}", health["recorder"]);
     assert!(recorded > 20_000, "{health:#}");
     assert!(resident < RESIDENT_BYTES_MAX, "{resident} bytes");
-    agent.assert_well();
 
     let mut after = Exporter::start(agent.http_port, STAY);
     after.export();
@@ -67,9 +72,7 @@ fn root_many_records_take_bounded_memory() {
 }
 
 /// The reader of the ring is stopped, so that it really runs full.
-#[test]
-fn root_a_full_ring_is_counted_and_unknown() {
-    let agent = Agent::start();
+fn a_full_ring_is_counted_and_unknown(agent: &Agent) {
     agent.signal(Signal::STOP);
     ping_pong(LOAD);
     let mut unseen = Exporter::start(agent.http_port, STAY);
@@ -92,7 +95,6 @@ fn root_a_full_ring_is_counted_and_unknown() {
     let mut after = Exporter::start(agent.http_port, STAY);
     after.export();
     after.assert_explained(&agent.explained(&after.trace));
-    agent.assert_well();
 }
 
 /// Two threads of this process that give a byte to each other for that long; how often they did.

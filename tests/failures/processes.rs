@@ -23,13 +23,18 @@ use crate::until;
 const SUDDEN_DEATHS: u64 = 8;
 
 #[test]
-fn root_a_process_that_dies_while_it_is_explained_is_explained() {
+fn root_a_process_that_dies_is_explained_or_nobodys() {
     let agent = Agent::start();
+    dies_while_it_is_explained(&agent);
+    dies_before_it_can_be_found(&agent);
+    agent.assert_well();
+}
+
+fn dies_while_it_is_explained(agent: &Agent) {
     let mut exporter = Exporter::start(agent.http_port, STAY);
     // Asked before its span is even known, so that its death falls into the explaining.
     let (status, said) = thread::scope(|scope| {
         let arguments = [exporter.trace.clone(), "--format".into(), "json".into()];
-        let agent = &agent;
         let asking = scope.spawn(move || {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             agent.explain(&arguments)
@@ -47,12 +52,10 @@ fn root_a_process_that_dies_while_it_is_explained_is_explained() {
     exporter.assert_explained(&answer["spans"][0]);
     // And as long as the recorder reaches.
     exporter.assert_explained(&agent.explained(&exporter.trace));
-    agent.assert_well();
 }
 
-#[test]
-fn root_a_process_that_dies_before_it_can_be_found_is_explained_or_nobodys() {
-    let agent = Agent::start();
+fn dies_before_it_can_be_found(agent: &Agent) {
+    let answered = agent.count("/spans/answered");
     let mut joined = 0;
     for _ in 0..SUDDEN_DEATHS {
         let mut exporter = Exporter::start(agent.http_port, DIE);
@@ -68,12 +71,11 @@ fn root_a_process_that_dies_before_it_can_be_found_is_explained_or_nobodys() {
         }
     }
     eprintln!("{joined} of {SUDDEN_DEATHS} processes that died at once were still found");
-    assert_eq!(agent.count("/spans/answered"), SUDDEN_DEATHS);
+    assert_eq!(agent.count("/spans/answered"), answered + SUDDEN_DEATHS);
     assert_eq!(
         agent.count("/unknown_processes/no-owner"),
         SUDDEN_DEATHS - joined
     );
-    agent.assert_well();
 }
 
 /// Two processes with one pid, one after the other: in a pid namespace of their own, where the next
