@@ -17,6 +17,7 @@ mod health;
 mod origin;
 mod place;
 mod question;
+mod second_look;
 mod shared;
 mod spans;
 mod subject;

@@ -37,8 +37,11 @@ use super::origin::Origins;
 use super::place::Placer;
 use super::question::Ask;
 use super::question::Asked;
+use super::second_look::Refused;
+use super::second_look::SecondLook;
 use super::shared::Shared;
 use super::shared::lock;
+use super::spans::Entry;
 use super::spans::Place;
 use super::spans::Spans;
 use super::subject::Kinds;
@@ -62,6 +65,7 @@ pub(crate) struct Explainer {
     kinds: Kinds,
     /// Spans to be answered, soonest end first.
     pending: BinaryHeap<Reverse<(Ns, SpanKey)>>,
+    second_look: SecondLook,
     asked: Vec<Asked>,
     changed: watch::Sender<u64>,
 }
@@ -81,6 +85,7 @@ impl Explainer {
             joiner: Joiner::default(),
             kinds: Kinds::default(),
             pending: BinaryHeap::new(),
+            second_look: SecondLook::default(),
             asked: Vec::new(),
             changed,
         }
@@ -192,6 +197,10 @@ impl Explainer {
             self.settle_some(&due);
             self.changed.send_modify(|changes| *changes += 1);
         }
+        for refused in self.second_look.due().chunks(ANSWERS_PER_LOCK) {
+            self.look_again(refused);
+            self.changed.send_modify(|changes| *changes += 1);
+        }
         let (due, waiting) = std::mem::take(&mut self.asked)
             .into_iter()
             .partition(|asked| asked.end() <= horizon || asked.is_late());
@@ -224,9 +233,37 @@ impl Explainer {
             if let Some((answer, joined)) = self.answer(&spans, key, &recorder) {
                 if first.contains(&key) {
                     shared.tally().count(&joined);
+                    self.note(&spans, key, joined, None);
                 }
                 spans.answer(key, answer);
             }
+        }
+    }
+
+    /// Answers spans again whose threads were refused for what may be known by now.
+    fn look_again(&mut self, refused: &[Refused]) {
+        let shared = self.shared.clone();
+        let all = self.spans.clone();
+        let recorder = shared.recorder();
+        let mut spans = lock(&all);
+        for before in refused {
+            let start = spans.get(before.key).and_then(start_of);
+            if start.is_none_or(|start| start < recorder.reach()) {
+                continue;
+            }
+            if let Some((answer, joined)) = self.answer(&spans, before.key, &recorder) {
+                shared.tally().count_again(&before.joined, &joined);
+                self.note(&spans, before.key, joined, Some(*before));
+                spans.answer(before.key, answer);
+            }
+        }
+    }
+
+    /// Remembers what may change.
+    fn note(&mut self, spans: &Spans, key: SpanKey, joined: Joined, before: Option<Refused>) {
+        let process = spans.get(key).and_then(|entry| entry.place.process);
+        if let Some(process) = process {
+            self.second_look.note(process, key, joined, before);
         }
     }
 
@@ -282,6 +319,11 @@ impl Explainer {
 }
 
 /// When a span can be answered: at its end, or at once where it has no place on the clock.
-fn end_of(entry: &super::spans::Entry) -> Ns {
+fn end_of(entry: &Entry) -> Ns {
     entry.place.window.instants().map_or(0, |window| window.end)
+}
+
+/// When it began, where it has a place on the clock.
+fn start_of(entry: &Entry) -> Option<Ns> {
+    Some(entry.place.window.instants()?.start)
 }

@@ -46,6 +46,25 @@ impl Tally {
         }
         self.claims_refused += u64::from(joined.claim == Claim::Refused);
     }
+
+    /// Corrects the count of a span that was answered again.
+    pub(super) fn count_again(&mut self, before: &Joined, joined: &Joined) {
+        let Tally {
+            joins, unjoined, ..
+        } = self;
+        for (counts, was) in [
+            (&mut *joins, before.how.name()),
+            (&mut *unjoined, before.why.name()),
+        ] {
+            if let Some(count) = counts.get_mut(was) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        *joins.entry(joined.how.name()).or_default() += 1;
+        if joined.thread.is_none() {
+            *unjoined.entry(joined.why.name()).or_default() += 1;
+        }
+    }
 }
 
 /// Everything that is counted, as JSON.

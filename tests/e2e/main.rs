@@ -80,8 +80,11 @@ fn programs_send_what_they_record() {
 fn root_e2e_joins_are_never_wrong() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let agent = Agent::start(directory.path());
+    // For looking into one program; such a run never passes, as it proves nothing about the others.
+    let only = std::env::var("E2E_ONLY").ok();
     let verdicts: Vec<(Scenario, Verdict)> = SCENARIOS
         .into_iter()
+        .filter(|scenario| only.as_ref().is_none_or(|only| only == scenario.service))
         .map(|scenario| (scenario, verdict_over(&agent, &scenario, directory.path())))
         .collect();
 
