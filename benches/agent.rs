@@ -4,6 +4,7 @@
 //! Run as root on a machine that does nothing else (`make bench`). It starts the release binary as a
 //! user would. Throughput is measured in interleaved rounds, so that a machine whose speed drifts
 //! slows all states alike; medians are printed. Budgets are in docs/overhead.md.
+#![allow(clippy::print_stdout, reason = "printing figures is what it is for")]
 
 use std::io::BufRead;
 use std::io::BufReader;

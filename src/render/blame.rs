@@ -27,7 +27,6 @@ pub(super) struct Owner<'a> {
 
 /// The culprits of causes that are shown as one, in one line; empty where nobody is named but those
 /// whom the chain names anyway.
-
 pub(super) fn culprits(
     parts: &[&CauseAnswer],
     chain: &[ChainLink],

@@ -153,7 +153,8 @@ pub(crate) fn restart_functions() -> RestartFunctions {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::Error;
+    use super::Features;
 
     #[test]
     fn root_this_kernel_has_what_the_scheduler_programs_need() -> Result<(), Error> {

@@ -286,7 +286,9 @@ pub(crate) fn refused(what: impl Into<String>) -> impl FnOnce(libbpf_rs::Error) 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::RING_BYTES_MAX;
+    use super::RING_BYTES_MIN;
+    use super::ring_bytes;
 
     #[test]
     fn the_ring_has_a_size_that_the_kernel_takes() {

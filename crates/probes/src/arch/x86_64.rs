@@ -127,7 +127,10 @@ fn futex(operation: u64) -> Call {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::Call;
+    use super::call_class;
+    use super::class;
+    use super::meaning;
 
     #[test]
     fn numbers_mean_what_the_table_of_the_kernel_says() {

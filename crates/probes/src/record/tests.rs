@@ -1,8 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The decoder against made records and against noise.
 
-use super::*;
+use super::KIND_NAMES;
+use super::Wire;
+use super::decode;
+use super::wait;
+use crate::skel::types;
+use crate::skel::types::detour_kind;
+use crate::skel::types::record_flags;
+use crate::skel::types::record_kind;
+use crate::skel::types::special_id;
+use lacuna_timeline::event::Blame;
+use lacuna_timeline::event::Event;
+use lacuna_timeline::event::Faults;
 use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::ThreadId;
+use lacuna_timeline::event::Waker;
+use std::mem::size_of;
 use std::slice;
 
 fn bytes_of<T: Wire>(value: &T) -> &[u8] {
