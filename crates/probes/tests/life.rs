@@ -52,6 +52,9 @@ fn naps(count: u32) {
 #[test]
 fn root_a_thread_is_whole_from_its_birth_to_its_death() {
     let mut session = Session::start();
+    // A thread that has not been switched since the attach has no id yet, and could not be named as
+    // the newborn's waker.
+    naps(1);
     let worker = Worker::start("lives", None, |_| {
         naps(50);
         now()

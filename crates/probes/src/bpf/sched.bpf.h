@@ -228,10 +228,11 @@ static __always_inline u64 waker_now(struct cpu_state *cpu)
 	if (cpu->task == (u64)current)
 		return cpu->thread;
 	/*
-	 * It has run since before we looked, or its switch-in was not traced. It is not the wakee, so
-	 * that one's lock is held and interrupts are off.
+	 * Its switch-in was not traced, or it has run since before we looked. In that case it has no
+	 * storage yet, and none is made here: while interrupts are off the allocator has one place of
+	 * this size at hand, and that one is the newborn's.
 	 */
-	state = thread_of(cpu, current);
+	state = thread_known(current);
 	return state ? state->id : ID_UNKNOWN;
 }
 
@@ -266,7 +267,7 @@ static __always_inline void born(struct task_struct *task)
 
 	if (!cpu)
 		return;
-	parent = thread_of(cpu, bpf_get_current_task_btf());
+	parent = thread_known(bpf_get_current_task_btf());
 	state = thread_of(cpu, task);
 	if (!state)
 		return;

@@ -63,6 +63,22 @@ static __always_inline bool torn(struct snapshot_record *record, struct thread_s
 	       record->seq != state->seq;
 }
 
+/*
+ * The thread did something that no program was told of (see arrived_unseen): it has come on a CPU
+ * since it was seen to leave, or it was woken and waits in a queue. It is not silent, whatever its
+ * state says.
+ */
+static __always_inline bool acted_unseen(struct snapshot_record *record,
+					 struct thread_state *state, struct task_struct *task)
+{
+	if (!record->out)
+		return false;
+	if (task->sched_info.pcount != state->runs)
+		return true;
+	return record->header.flags & FLAG_QUEUED && !(record->header.flags & FLAG_RUNNABLE) &&
+	       !record->waking;
+}
+
 static __always_inline void snapshot(struct seq_file *seq, struct task_struct *task)
 {
 	struct snapshot_record record = {};
@@ -83,6 +99,8 @@ static __always_inline void snapshot(struct seq_file *seq, struct task_struct *t
 	fill_header(&record.header, RECORD_SNAPSHOT, state->id);
 	fill_snapshot(&record, state, task);
 	if (record.last_in > record.at || record.out > record.at)
+		return;
+	if (acted_unseen(&record, state, task))
 		return;
 	if (!torn(&record, state))
 		bpf_seq_write(seq, &record, sizeof(record));
