@@ -16,6 +16,7 @@ use super::facts::Why;
 use super::limits::ALONE_MIN;
 use super::limits::BRIEF_NS;
 use super::limits::HALF_SPANS;
+use super::limits::HISTORY_MIN;
 use super::limits::KIND_SPANS_MIN;
 use super::limits::KIND_WRONG_MAX;
 use super::limits::LEARN_ALL;
@@ -385,7 +386,7 @@ impl Kind {
     /// otherwise). A pair: careful from below, for the one to be named; careful from above, for
     /// those it must beat.
     pub(super) fn odds(&self, candidate: &Candidate, start: Ns) -> (f64, f64) {
-        let served = self.served(Server::of(candidate, start));
+        let served = self.served(self.judged_as(candidate, start));
         let spans = self.counts.sum(|c| c.spans) as f64;
         let trials = self.chance().of as f64;
         let spread = 2.0 * (served.chance as f64 + 1.0).sqrt();
@@ -417,6 +418,16 @@ impl Kind {
             high *= chance_least;
         }
         (low, high.max(low))
+    }
+
+    /// As what a candidate is judged: by its own history, also where the span is from before that
+    /// began. A thread of a second is one of a class only until it has a history of its own.
+    fn judged_as(&self, candidate: &Candidate, start: Ns) -> Server {
+        let own = Server::Thread(candidate.thread);
+        match Server::of(candidate, start) {
+            Server::Brief if self.served(own).seen >= HISTORY_MIN => own,
+            server => server,
+        }
     }
 
     /// How many spans a thread is shown to have served.

@@ -77,6 +77,9 @@ pub(super) const RENEW_SPANS: u64 = 16;
 /// A thread younger than this at a span's start is judged with all other such threads, as a class:
 /// those that are born and die with their spans have no history of their own.
 pub(super) const BRIEF_NS: Ns = 2_000_000_000;
+/// Times that a thread was a candidate when it was older than that, before its own history also
+/// speaks for its first seconds.
+pub(super) const HISTORY_MIN: u64 = 100;
 /// On-CPU shares are sampled so often, of windows so long.
 pub(super) const SHARE_EVERY_NS: Ns = 500_000_000;
 /// Samples of on-CPU shares after which a half of their window is over.
