@@ -47,7 +47,12 @@ fn main() {
         println!("not run: the agent loads programs into the kernel and needs root");
         return;
     }
-    pipe_throughput();
+    match is_installed("perf") && is_installed("taskset") {
+        true => pipe_throughput(),
+        false => {
+            println!("throughput not measured: it needs perf (package linux-perf) and taskset")
+        }
+    }
     cost_at_rate();
     spans_per_second();
 }
@@ -139,6 +144,11 @@ impl Drop for Agent {
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+fn is_installed(program: &str) -> bool {
+    let version = Command::new(program).arg("--version").output();
+    version.is_ok_and(|output| output.status.success())
 }
 
 /// `perf bench sched pipe` on one CPU: round trips a second.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -197,7 +198,11 @@ impl Explainer {
             self.settle_some(&due);
             self.changed.send_modify(|changes| *changes += 1);
         }
-        for refused in self.second_look.due().chunks(ANSWERS_PER_LOCK) {
+        for refused in self
+            .second_look
+            .due(Instant::now())
+            .chunks(ANSWERS_PER_LOCK)
+        {
             self.look_again(refused);
             self.changed.send_modify(|changes| *changes += 1);
         }
@@ -263,7 +268,8 @@ impl Explainer {
     fn note(&mut self, spans: &Spans, key: SpanKey, joined: Joined, before: Option<Refused>) {
         let process = spans.get(key).and_then(|entry| entry.place.process);
         if let Some(process) = process {
-            self.second_look.note(process, key, joined, before);
+            self.second_look
+                .note(process, key, joined, before, Instant::now());
         }
     }
 

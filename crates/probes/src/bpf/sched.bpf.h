@@ -139,17 +139,34 @@ static __noinline int arrived_unseen(struct cpu_state *cpu, struct thread_state 
 	u64 waited = task->sched_info.run_delay - state->run_delay - state->migrated_ns;
 
 	in.clock = task->sched_info.last_arrival;
-	in.now = out->now - (out->clock - in.clock);
+	in.now = in.clock + cpu->ahead;
 	in.queued = in.clock - waited;
 	in.runs = task->sched_info.pcount - 1;
 	in.from_idle = cpu->thread == ID_IDLE;
-	if (in.now <= state->out || in.clock > out->clock)
+	if (in.now <= state->out || in.now > out->now)
 		in.runs = state->runs + 1; /* the clocks disagree: not to be believed */
 	come_in(cpu, state, task, &in);
 	if (in.runs != state->runs)
 		state->last_in = 0;
 	occupy(cpu, state->id, in.clock);
 	return 0;
+}
+
+/*
+ * The run queue's clock is read at the beginning of a switch and the time here, so a virtual CPU that
+ * loses its host between the two makes them differ by more than they do. The least difference of
+ * the last second is the true one, up to a microsecond; the two drift apart by less than that.
+ */
+#define AHEAD_FOR_NS 1000000000
+
+static __always_inline void compare_clocks(struct cpu_state *cpu, struct arrival *in)
+{
+	u64 ahead = in->now - in->clock;
+
+	if (ahead < cpu->ahead || in->now - cpu->ahead_at > AHEAD_FOR_NS) {
+		cpu->ahead = ahead;
+		cpu->ahead_at = in->now;
+	}
 }
 
 static __always_inline struct thread_state *leaving(struct cpu_state *cpu,
@@ -185,6 +202,7 @@ static __always_inline void switched(bool preempt, struct task_struct *prev,
 	/* The time costs as much as all else together: only where something is recorded. */
 	if (watched || cpu->watched || cpu->task != (u64)prev) {
 		in.now = bpf_ktime_get_ns();
+		compare_clocks(cpu, &in);
 		state = leaving(cpu, prev, &in);
 		if (state)
 			go_out(cpu, state, prev, preempt, prev_state, in.now);
