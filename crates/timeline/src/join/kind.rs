@@ -27,6 +27,7 @@ use super::limits::OFFSETS_PER_SPAN;
 use super::limits::PRIOR;
 use super::limits::PROVED_MIN;
 use super::limits::RENEW_SPANS;
+use super::limits::SEEN_OFTEN;
 use super::limits::SERVERS_MAX;
 use super::limits::SHARED_MAX;
 use crate::event::Ns;
@@ -89,6 +90,8 @@ struct Counts {
     lone: u64,
     trials: Trials,
     servers: HashMap<Server, Served>,
+    /// Of the class of brief threads, those that may turn out not to be brief.
+    young: HashMap<ThreadId, Served>,
     /// Spans with a sole candidate, and how often another root span, by its kind, was open there.
     certain: u64,
     overlaps: HashMap<KindId, u64>,
@@ -100,6 +103,15 @@ struct Counts {
 }
 
 impl Served {
+    /// Counts a span that this was a candidate of.
+    fn note(&mut self, found: &Found, candidate: &Candidate, lone: bool) {
+        self.seen += 1;
+        self.sole += u64::from(found.list.len() == 1);
+        self.idle_sole += u64::from(found.idle() == 1 && !candidate.busy);
+        self.pair += u64::from(found.list.len() == 2);
+        self.lone += u64::from(lone);
+    }
+
     fn add(&mut self, other: &Served) {
         self.seen += other.seen;
         self.sole += other.sole;
@@ -116,6 +128,20 @@ impl Counts {
         self.servers
             .entry(if full { Server::Brief } else { server })
             .or_default()
+    }
+}
+
+impl Counts {
+    /// A young thread. Most are never seen again, so where there is no room those that were seen
+    /// least make it.
+    fn young(&mut self, thread: ThreadId) -> &mut Served {
+        if self.young.len() >= SERVERS_MAX && !self.young.contains_key(&thread) {
+            self.young.retain(|_, served| served.seen >= SEEN_OFTEN);
+            if self.young.len() >= SERVERS_MAX {
+                self.young.clear();
+            }
+        }
+        self.young.entry(thread).or_default()
     }
 }
 
@@ -187,12 +213,11 @@ impl Kind {
         let lone = learned && sole && found.lone_ends;
         counts.lone += u64::from(lone);
         for candidate in &found.list {
-            let served = counts.server(Server::of(candidate, start));
-            served.seen += 1;
-            served.sole += u64::from(sole);
-            served.idle_sole += u64::from(found.idle() == 1 && !candidate.busy);
-            served.pair += u64::from(found.list.len() == 2);
-            served.lone += u64::from(lone);
+            let server = Server::of(candidate, start);
+            counts.server(server).note(found, candidate, lone);
+            if server == Server::Brief {
+                counts.young(candidate.thread).note(found, candidate, lone);
+            }
         }
     }
 
@@ -204,7 +229,11 @@ impl Kind {
             .trials
             .note(i, !found.list.is_empty(), found.idle() > 0);
         for candidate in &found.list {
-            counts.server(Server::of(candidate, start)).chance += 1;
+            let server = Server::of(candidate, start);
+            counts.server(server).chance += 1;
+            if server == Server::Brief {
+                counts.young(candidate.thread).chance += 1;
+            }
         }
     }
 
@@ -386,7 +415,7 @@ impl Kind {
     /// otherwise). A pair: careful from below, for the one to be named; careful from above, for
     /// those it must beat.
     pub(super) fn odds(&self, candidate: &Candidate, start: Ns) -> (f64, f64) {
-        let served = self.served(self.judged_as(candidate, start));
+        let served = self.history(candidate, start);
         let spans = self.counts.sum(|c| c.spans) as f64;
         let trials = self.chance().of as f64;
         let spread = 2.0 * (served.chance as f64 + 1.0).sqrt();
@@ -420,13 +449,18 @@ impl Kind {
         (low, high.max(low))
     }
 
-    /// As what a candidate is judged: by its own history, also where the span is from before that
-    /// began. A thread of a second is one of a class only until it has a history of its own.
-    fn judged_as(&self, candidate: &Candidate, start: Ns) -> Server {
-        let own = Server::Thread(candidate.thread);
+    /// What a candidate is judged by: its own history where it has one, at whatever age; a thread
+    /// that has none yet is one of the class that lives for one span.
+    fn history(&self, candidate: &Candidate, start: Ns) -> Served {
+        let mut own = self.served(Server::Thread(candidate.thread));
+        for half in self.counts.each() {
+            if let Some(served) = half.young.get(&candidate.thread) {
+                own.add(served);
+            }
+        }
         match Server::of(candidate, start) {
-            Server::Brief if self.served(own).seen >= HISTORY_MIN => own,
-            server => server,
+            Server::Brief if own.seen >= HISTORY_MIN => own,
+            server => self.served(server),
         }
     }
 

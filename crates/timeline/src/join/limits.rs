@@ -77,9 +77,10 @@ pub(super) const RENEW_SPANS: u64 = 16;
 /// A thread younger than this at a span's start is judged with all other such threads, as a class:
 /// those that are born and die with their spans have no history of their own.
 pub(super) const BRIEF_NS: Ns = 2_000_000_000;
-/// Times that a thread was a candidate when it was older than that, before its own history also
-/// speaks for its first seconds.
+/// Times that a younger thread was a candidate, before it is judged by its own history all the same.
 pub(super) const HISTORY_MIN: u64 = 100;
+/// Times that a young thread was a candidate, so that it is not forgotten when there is no room.
+pub(super) const SEEN_OFTEN: u64 = 3;
 /// On-CPU shares are sampled so often, of windows so long.
 pub(super) const SHARE_EVERY_NS: Ns = 500_000_000;
 /// Samples of on-CPU shares after which a half of their window is over.
