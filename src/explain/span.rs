@@ -182,7 +182,11 @@ fn accounts(
     names: &Names<'_>,
 ) -> (Account, Account) {
     let of_gap = names.recorder.account(thread, gap);
-    let of_span = names.recorder.account(thread, std::slice::from_ref(&span));
+    // Most spans have no children: then the gap is all of it.
+    let of_span = match gap {
+        [whole] if *whole == span => of_gap.clone(),
+        _ => names.recorder.account(thread, std::slice::from_ref(&span)),
+    };
     (of_gap, of_span)
 }
 
