@@ -6,7 +6,6 @@ use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -19,10 +18,8 @@ use crate::cli::EXIT_GOOD;
 use crate::cli::ExplainArgs;
 use crate::cli::Format;
 use crate::cli::Question;
+use crate::patience::Patience;
 use crate::render;
-
-/// After so long without an answer, a person is told what is being waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks and shows.
 ///
@@ -56,15 +53,7 @@ async fn ask(args: &ExplainArgs, question: Question) -> Result<Explanation> {
         }
         .map_err(anyhow::Error::from)
     };
-    tokio::pin!(answer);
-    tokio::select! {
-        answer = &mut answer => return answer,
-        () = tokio::time::sleep(PATIENCE) => {}
-    }
-    if std::io::stderr().is_terminal() {
-        let seconds = args.wait.as_secs_f64();
-        eprintln!("waiting up to {seconds} s until all spans can be answered completely ...");
-    }
+    let _patience = Patience::with("waiting until all spans can be answered completely");
     answer.await
 }
 

@@ -14,6 +14,7 @@ mod doctor;
 mod engine;
 mod explain;
 mod otlp;
+mod patience;
 mod render;
 mod run;
 mod serve;

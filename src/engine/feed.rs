@@ -25,6 +25,8 @@ use lacuna_timeline::event::Doubt;
 use lacuna_timeline::event::DoubtReason;
 use lacuna_timeline::recorder::Recorder;
 
+use crate::patience::Patience;
+
 use super::shared::Shared;
 use super::watch::Watcher;
 
@@ -54,10 +56,12 @@ impl Feed {
     /// # Errors
     /// The kernel refused them; the message says what is missing.
     pub(crate) fn load(config: &Config, watcher: Watcher, shared: Arc<Shared>) -> Result<Feed> {
+        let patience = Patience::with("loading the probes into the kernel");
         let mut symbols = KernelSymbols::new(Root::host());
         let symbolize = Box::new(move |addresses: &[u64]| symbols.symbolize(addresses));
         let mut probes = Probes::load(config, symbolize).context("cannot load the probes")?;
         let counted = probes.counters()?;
+        drop(patience);
         shared.recorder().begin(counted.at);
         Ok(Feed {
             probes,

@@ -137,7 +137,8 @@ struct cpu_state {
 	u64 task;    /* the task_struct that we know to be on this CPU */
 	u64 thread;  /* its id */
 	u64 watched; /* whether its next switch-out is recorded */
-	u64 ahead;   /* how far the time is ahead of the run queue's clock at least, as seen lately */
+	u64 ahead;   /* how far the time is ahead of the run queue's clock, at least, since `ahead_at` */
+	u64 ahead_before; /* the same of the stretch before that */
 	u64 ahead_at;
 	u64 ids;     /* how many ids this CPU has given out */
 	u64 attempts;

@@ -128,6 +128,32 @@ static __always_inline void go_out(struct cpu_state *cpu, struct thread_state *s
 }
 
 /*
+ * The run queue's clock is read at the beginning of a switch and the time here, so a virtual CPU that
+ * loses its host between the two makes them differ by more than they do. The least difference of
+ * this stretch and the one before is the true one, up to a microsecond; the clocks drift apart by
+ * less than that in so short a time.
+ */
+#define AHEAD_FOR_NS 100000000
+
+static __always_inline void compare_clocks(struct cpu_state *cpu, struct arrival *in)
+{
+	u64 ahead = in->now - in->clock;
+
+	if (in->now - cpu->ahead_at > AHEAD_FOR_NS) {
+		cpu->ahead_before = cpu->ahead ? cpu->ahead : ahead;
+		cpu->ahead = ahead;
+		cpu->ahead_at = in->now;
+	} else if (ahead < cpu->ahead) {
+		cpu->ahead = ahead;
+	}
+}
+
+static __always_inline u64 least_ahead(struct cpu_state *cpu)
+{
+	return cpu->ahead < cpu->ahead_before ? cpu->ahead : cpu->ahead_before;
+}
+
+/*
  * The thread that leaves is not the one that we saw come: the switch between was skipped, or was not
  * traced at all, which some kernels do for a few threads. The kernel's own account of it tells when it
  * came and how long it had been queued, provided that it came once only since we saw it leave.
@@ -139,7 +165,7 @@ static __noinline int arrived_unseen(struct cpu_state *cpu, struct thread_state 
 	u64 waited = task->sched_info.run_delay - state->run_delay - state->migrated_ns;
 
 	in.clock = task->sched_info.last_arrival;
-	in.now = in.clock + cpu->ahead;
+	in.now = in.clock + least_ahead(cpu);
 	in.queued = in.clock - waited;
 	in.runs = task->sched_info.pcount - 1;
 	in.from_idle = cpu->thread == ID_IDLE;
@@ -150,23 +176,6 @@ static __noinline int arrived_unseen(struct cpu_state *cpu, struct thread_state 
 		state->last_in = 0;
 	occupy(cpu, state->id, in.clock);
 	return 0;
-}
-
-/*
- * The run queue's clock is read at the beginning of a switch and the time here, so a virtual CPU that
- * loses its host between the two makes them differ by more than they do. The least difference of
- * the last second is the true one, up to a microsecond; the two drift apart by less than that.
- */
-#define AHEAD_FOR_NS 1000000000
-
-static __always_inline void compare_clocks(struct cpu_state *cpu, struct arrival *in)
-{
-	u64 ahead = in->now - in->clock;
-
-	if (ahead < cpu->ahead || in->now - cpu->ahead_at > AHEAD_FOR_NS) {
-		cpu->ahead = ahead;
-		cpu->ahead_at = in->now;
-	}
 }
 
 static __always_inline struct thread_state *leaving(struct cpu_state *cpu,
