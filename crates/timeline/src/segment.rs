@@ -45,12 +45,14 @@ pub(crate) enum Seen<'r> {
     },
     /// Denied the CPU by a limit.
     Throttled { off: &'r OffCpu },
-    /// Blocked. `owner`: who held the lock, where it is one.
+    /// Blocked. `owner`: who held the lock, where it is one. `estimated`: how long, as the waking
+    /// was not seen.
     Blocked {
         cause: Cause,
         off: &'r OffCpu,
         owner: Option<ThreadId>,
         detail: u64,
+        estimated: bool,
     },
     /// Merged cycles; the cause is of their blocked part.
     Sums { sums: &'r Sums, cause: Cause },

@@ -22,8 +22,8 @@ pub(crate) struct Part {
 /// What a thread did in a part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum What {
-    /// It was blocked.
-    Blocked,
+    /// It was blocked. `estimated`: up to its enqueue, because its waking was not seen.
+    Blocked { estimated: bool },
     /// A CPU limit denied the CPU.
     Throttled,
     /// It was runnable. `blamed`: the record's blame list speaks of this stretch.
@@ -75,7 +75,8 @@ pub(crate) fn split(out: Ns, end: Ns, off: &OffCpu, circumstances: Circumstances
         None if circumstances.unfinished => (end, true),
         None => (out, false),
     };
-    // What it was before it was first queued is not known: it was woken, and that was not seen.
+    // It was woken, and that was not seen. Up to its first enqueue it was in no queue, so it was
+    // blocked, but for the way from its waking to there: an estimate, and marked as one.
     let queued = first_queued(off).clamp(wake, end);
     let never_woken = blocked && !circumstances.unfinished && wake == out;
     let may_lag_ns = if left_queue {
@@ -84,16 +85,11 @@ pub(crate) fn split(out: Ns, end: Ns, off: &OffCpu, circumstances: Circumstances
         NEVER_LEFT_NS_MAX
     };
     if never_woken && queued - out > may_lag_ns {
-        push(
-            &mut parts,
-            out,
-            queued,
-            What::Unknown(Reason::ProgramSkipped),
-        );
+        push(&mut parts, out, queued, What::Blocked { estimated: true });
         split_runnable(&mut parts, queued, end, off, true);
         return parts;
     }
-    push(&mut parts, out, wake, What::Blocked);
+    push(&mut parts, out, wake, What::Blocked { estimated: false });
     if circumstances.unfinished {
         push(&mut parts, wake, end, What::Unknown(Reason::StillQueued));
     } else {
@@ -177,7 +173,7 @@ pub(crate) fn blur_ns(parts: &[Part], off: &OffCpu) -> Ns {
             .filter(|part| match part.what {
                 What::Throttled => denied,
                 What::Runnable { .. } => !denied,
-                What::Blocked | What::Unknown(_) => false,
+                What::Blocked { .. } | What::Unknown(_) => false,
             })
             .map(|part| part.range.end - part.range.start)
             .sum()

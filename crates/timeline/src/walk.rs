@@ -267,7 +267,7 @@ impl<S: Sink> Walker<'_, '_, S> {
                 continue;
             }
             let seen = match part.what {
-                What::Blocked => self.blocked(record.out, off),
+                What::Blocked { estimated } => self.blocked(record.out, off, estimated),
                 What::Throttled => Seen::Throttled { off },
                 What::Runnable { cause, blamed } => Seen::Runnable { cause, off, blamed },
                 What::Unknown(reason) => Seen::Unknown {
@@ -288,7 +288,9 @@ impl<S: Sink> Walker<'_, '_, S> {
         if blur_ns == 0 {
             return;
         }
-        let runnable = parts.iter().filter(|part| part.what != What::Blocked);
+        let runnable = parts
+            .iter()
+            .filter(|part| !matches!(part.what, What::Blocked { .. }));
         let inside = runnable.map(|part| {
             let start = part.range.start.max(self.at);
             part.range.end.min(self.window.end).saturating_sub(start)
@@ -298,7 +300,7 @@ impl<S: Sink> Walker<'_, '_, S> {
     }
 
     /// The cause of a blocked part, with who held the lock and what the detour was for.
-    fn blocked<'o>(&self, out: Ns, off: &'o OffCpu) -> Seen<'o> {
+    fn blocked<'o>(&self, out: Ns, off: &'o OffCpu, estimated: bool) -> Seen<'o> {
         let open = self.thread.detours.at(out);
         let owner = self.recorder.lock_owner(self.id, &off.wait, out);
         let mut blocked = self.recorder.classified(off.blocked(), off.wait, Some(off));
@@ -313,6 +315,7 @@ impl<S: Sink> Walker<'_, '_, S> {
             off,
             owner: owner.filter(|_| cause == Cause::LockFutex),
             detail: open.filter(|_| in_detour).map_or(0, |piece| piece.detail),
+            estimated,
         }
     }
 

@@ -104,7 +104,13 @@ impl Sink for Tally {
                 off,
                 owner,
                 detail,
-            } => self.blocked(segment, cause, off, owner, detail),
+                estimated,
+            } => {
+                if estimated {
+                    self.slot(cause).estimated_ns += segment.range.end - segment.range.start;
+                }
+                self.blocked(segment, cause, off, owner, detail);
+            }
             Seen::Sums { sums, cause } => self.sums(segment, sums, cause),
         }
     }
