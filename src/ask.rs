@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `lacuna explain`: asks the running agent, and shows what it says.
 
-use std::io::IsTerminal;
 use std::io::Read;
 use std::io::Write;
 use std::path::Path;
