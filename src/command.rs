@@ -33,6 +33,7 @@ use std::time::Duration;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+use lacuna_host::clock::monotonic_ns;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
@@ -41,8 +42,6 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use rustix::process::pidfd_open;
-use rustix::time::ClockId;
-use rustix::time::clock_gettime;
 
 use signals::Forwarder;
 
@@ -185,12 +184,4 @@ impl Drop for Running {
 pub(crate) fn bare(command: &[OsString]) -> Result<ExitCode> {
     let ended = hold(command)?.release()?.wait()?;
     Ok(exit_as(ended.status))
-}
-
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let seconds_ns = u64::try_from(now.tv_sec)
-        .unwrap_or(0)
-        .saturating_mul(1_000_000_000);
-    seconds_ns.saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }

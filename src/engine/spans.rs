@@ -29,7 +29,7 @@ const SPANS_MAX: usize = 32_768;
 /// when somebody asks, as far as the recorder reaches.
 const ANSWERS_BYTES_MAX: usize = 24 << 20;
 
-/// A gap is telling from here on, and from this share of its span: `contract.md`'s threshold for child spans.
+/// A gap is telling from here on, and from this share of its span: the contract's threshold for child spans.
 const TELLING_GAP_NS: u64 = 10_000_000;
 const TELLING_GAP_PERCENT: u64 = 5;
 

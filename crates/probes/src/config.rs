@@ -7,7 +7,7 @@ use lacuna_timeline::event::Ns;
 
 /// Smallest ring that is worth loading, bytes.
 pub const RING_BYTES_MIN: u32 = 64 << 10;
-/// Largest ring, bytes (the memory budget of architecture.md).
+/// Largest ring, bytes (part of the memory budget of docs/overhead.md).
 pub const RING_BYTES_MAX: u32 = 16 << 20;
 /// How many ports of ours a connecting process is recognised by.
 pub const OTLP_PORTS_MAX: usize = 4;

@@ -141,3 +141,18 @@ impl Cause {
         TABLE.iter().find(|row| row.1 == name).map(|row| row.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Cause;
+
+    #[test]
+    fn the_document_names_every_cause() {
+        let document = include_str!("../../../docs/causes.md");
+        for cause in Cause::all() {
+            let name = cause.name();
+            assert!(document.contains(&format!("`{name}`")), "{name}");
+            assert_eq!(Cause::from_name(name), Some(cause));
+        }
+    }
+}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Cutting one off-CPU interval into its parts: blocked, denied by a limit, queued, on the way.
 //!
-//! Pure arithmetic on one record, by rules 2, 3, 4 and 6 of docs/rules.md. The parts follow each
+//! Pure arithmetic on one record, by the design's rules 2, 3, 4 and 6. The parts follow each
 //! other without a gap from switch-out to switch-in. Nothing here knows windows or other records.
 
 use std::ops::Range;
