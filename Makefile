@@ -4,12 +4,13 @@
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help deps build demo test bench
+.PHONY: help deps build demo test matrix bench
 
 help:
 	@echo "make demo    build Lacuna, run a sample service with slow requests, explain them (root)"
 	@echo "make test    run everything that proves it (as much as can be run without root)"
 	@echo "make build   build target/release/lacuna"
+	@echo "make matrix  run the tests in every kernel of vm/kernels.toml, or in one: KERNEL=6.1 (root)"
 	@echo "make bench   measure its cost on this machine (root)"
 	@echo "make deps    install from the distribution what is missing"
 
@@ -25,6 +26,9 @@ demo: build
 
 test: deps
 	@scripts/test
+
+matrix: deps
+	@scripts/matrix $(KERNEL) --record
 
 bench: deps
 	cargo bench --workspace --locked --benches

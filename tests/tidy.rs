@@ -61,7 +61,11 @@ fn texts() -> Vec<Text> {
                 .file_name()
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
-            if path.is_dir() && !SKIPPED.contains(&name) {
+            // In a work tree of its own, `.git` is a file.
+            if SKIPPED.contains(&name) {
+                continue;
+            }
+            if path.is_dir() {
                 folders.push(path);
             } else if path.is_file()
                 && let Ok(content) = fs::read_to_string(&path)

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Runs the matrix: each kernel, each boot, what is said about it, and what is kept of it.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use crate::MatrixArgs;
+use crate::cache;
+use crate::document;
+use crate::fetch;
+use crate::fetch::Debian;
+use crate::guest;
+use crate::guest::End;
+use crate::guest::Job;
+use crate::image;
+use crate::image::Image;
+use crate::judge;
+use crate::judge::Verdict;
+use crate::list::Boot;
+use crate::list::Kernel;
+use crate::list::List;
+use crate::plan;
+use crate::plan::Plan;
+use crate::record;
+use crate::record::Record;
+use crate::record::Records;
+use crate::show;
+use crate::targets::Targets;
+
+/// How often a boot is started whose guest died before anything was seen to be wrong.
+const STARTS_MAX: u32 = 2;
+/// What is kept between runs.
+const RECORDED: &str = "vm/recorded.json";
+/// What is made of it for people.
+const DOCUMENT: &str = "docs/kernels.md";
+
+/// Gets a kernel and makes it ready, saying loudly where it is not the pinned one.
+pub(crate) fn image(kernel: &Kernel, cache: &Path) -> Result<Image> {
+    let fetched = fetch::fetch(kernel, cache, &mut Debian::new(kernel, cache))?;
+    if let Some(why) = &fetched.fallback {
+        println!(
+            "!!! {}: FALLBACK to {}, because {} cannot be had: {why}",
+            kernel.name, fetched.release, kernel.release
+        );
+    }
+    image::make(&fetched, cache)
+}
+
+/// A run of the matrix.
+struct Matrix<'a> {
+    list: &'a List,
+    args: &'a MatrixArgs,
+    root: &'a Path,
+    targets: Targets,
+    /// What was known before, with what this run has shown.
+    records: Records,
+    passed: usize,
+    failed: Vec<String>,
+    /// Whether a kernel was not the pinned one.
+    fell_back: bool,
+}
+
+/// Runs what was asked for; the last line is for `scripts/test` to count.
+pub(crate) fn run(args: &MatrixArgs, root: &Path) -> Result<ExitCode> {
+    let list = List::read(&root.join("vm/kernels.toml"))?;
+    for boot in &args.boots {
+        list.boot(boot)?;
+    }
+    for stage in &args.stages {
+        list.stage(stage)?;
+    }
+    let mut matrix = Matrix {
+        list: &list,
+        args,
+        root,
+        targets: Targets::read(&root.join(&args.built))?,
+        records: record::read(&root.join(RECORDED))?,
+        passed: 0,
+        failed: Vec::new(),
+        fell_back: false,
+    };
+    for kernel in chosen(&list, &args.kernels)? {
+        println!("\n== kernel {}", kernel.name);
+        if let Err(error) = matrix.kernel(kernel) {
+            matrix.failed.push(format!("{}: {error:#}", kernel.name));
+        }
+    }
+    matrix.keep()?;
+    println!();
+    for failure in &matrix.failed {
+        println!("FAILED {failure}");
+    }
+    let good = matrix.failed.is_empty() && matrix.passed > 0;
+    println!(
+        "test result: {}. {} passed; {} failed",
+        if good { "ok" } else { "FAILED" },
+        matrix.passed,
+        matrix.failed.len()
+    );
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The kernels of these names, each once; all without names.
+fn chosen<'a>(list: &'a List, names: &[String]) -> Result<Vec<&'a Kernel>> {
+    let asked: Result<Vec<&Kernel>> = names.iter().map(|name| list.kernel(name)).collect();
+    let asked = asked?;
+    let wanted = |kernel: &&Kernel| asked.is_empty() || asked.iter().any(|k| k.name == kernel.name);
+    Ok(list.kernels.iter().filter(wanted).collect())
+}
+
+impl Matrix<'_> {
+    /// One kernel, all of its boots, and what it has shown.
+    fn kernel(&mut self, kernel: &Kernel) -> Result<()> {
+        let image = image(kernel, &cache(self.root)?)?;
+        let mut verdict = Verdict::default();
+        for boot in &self.list.boots {
+            if !self.args.boots.is_empty() && !self.args.boots.contains(&boot.name) {
+                continue;
+            }
+            let stages = &self.args.stages;
+            let plan = plan::plan(self.list, kernel, boot, stages, self.root, &self.targets)
+                .with_context(|| format!("boot {}", boot.name))?;
+            for (stage, why) in &plan.left_out {
+                println!("  {stage} is left out on {}: {why}", kernel.name);
+            }
+            if !plan.stages.is_empty() {
+                verdict.add(start(kernel, &image, boot, &plan)?);
+            }
+        }
+        let name = &kernel.name;
+        self.passed += verdict.passed.len();
+        let failures = verdict.failed.iter();
+        let failures = failures.map(|failure| format!("{name}: {}: {}", failure.what, failure.why));
+        self.failed.extend(failures);
+        self.compare(kernel, &image, &verdict);
+        Ok(())
+    }
+
+    /// Compares with the last run, and takes this one for the last where it was whole and good.
+    fn compare(&mut self, kernel: &Kernel, image: &Image, verdict: &Verdict) {
+        let is_fallback = image.release != kernel.release;
+        self.fell_back |= is_fallback;
+        let record = Record::new(self.list, &image.release, verdict);
+        let before = self.records.get(&kernel.name);
+        let news = match before {
+            Some(before) if verdict.verified.is_some() => record.jumps_since(before),
+            _ => Vec::new(),
+        };
+        for line in news {
+            println!("!!! {}: verifier: {line}", kernel.name);
+        }
+        let is_whole = self.args.stages.is_empty() && self.args.boots.is_empty();
+        if is_whole && verdict.failed.is_empty() && !is_fallback {
+            self.records.insert(kernel.name.clone(), record);
+        }
+    }
+
+    /// Writes what was shown, or fails where the document says something else.
+    fn keep(&mut self) -> Result<()> {
+        let document = self.root.join(DOCUMENT);
+        let text = document::text(self.list, &self.records);
+        let committed = fs::read_to_string(&document).unwrap_or_default();
+        if self.args.record {
+            fs::write(self.root.join(RECORDED), record::text(&self.records)?)?;
+            fs::write(&document, &text)?;
+        }
+        if committed == text {
+            return Ok(());
+        }
+        for line in text
+            .lines()
+            .filter(|line| !committed.lines().any(|old| old == *line))
+        {
+            println!("!!! {DOCUMENT}: now {line}");
+        }
+        match (self.args.record, self.fell_back) {
+            (true, _) => println!("!!! {DOCUMENT} was written anew: look at it and commit it"),
+            // The committed text is about a kernel that cannot be had any more.
+            (false, true) => println!("!!! {DOCUMENT} is not compared: a kernel fell back"),
+            (false, false) => self.failed.push(format!(
+                "{DOCUMENT} is not what the matrix has shown: `make matrix` writes it"
+            )),
+        }
+        Ok(())
+    }
+}
+
+/// One boot, started again once if its guest died and nothing was seen to be wrong.
+fn start(kernel: &Kernel, image: &Image, boot: &Boot, plan: &Plan<'_>) -> Result<Verdict> {
+    let jobs: Vec<Job> = plan
+        .stages
+        .iter()
+        .map(|planned| planned.job.clone())
+        .collect();
+    let mut starts = 1;
+    loop {
+        let outcome = guest::run(image, boot, &jobs, &mut |_| ())?;
+        let verdicts = judge::boot(kernel, plan, &outcome);
+        show::boot(image, boot, plan, &outcome, &verdicts);
+        let whole = verdicts
+            .into_iter()
+            .fold(Verdict::default(), |mut whole, verdict| {
+                whole.add(verdict);
+                whole
+            });
+        if starts >= STARTS_MAX || !may_start_again(&outcome.end, &whole) {
+            return Ok(whole);
+        }
+        println!("!!! the guest died before anything was seen to be wrong: once more");
+        starts += 1;
+    }
+}
+
+/// A guest that died says nothing, unless something had failed before.
+fn may_start_again(end: &End, verdict: &Verdict) -> bool {
+    matches!(end, End::Died(_)) && !verdict.failed.iter().any(|failure| failure.is_assertion)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::End;
+    use super::Verdict;
+    use super::chosen;
+    use super::may_start_again;
+    use crate::judge::Failure;
+    use crate::list::List;
+
+    #[test]
+    fn only_a_death_without_a_failed_assertion_is_tried_again() {
+        let verdict = |is_assertion| Verdict {
+            failed: vec![Failure {
+                what: "x".to_owned(),
+                why: "y".to_owned(),
+                is_assertion,
+            }],
+            ..Verdict::default()
+        };
+        let died = End::Died("at once".to_owned());
+        assert!(may_start_again(&died, &verdict(false)));
+        assert!(!may_start_again(&died, &verdict(true)));
+        assert!(!may_start_again(
+            &End::Hung("in x".to_owned()),
+            &verdict(false)
+        ));
+        assert!(!may_start_again(&End::Done, &verdict(false)));
+    }
+
+    #[test]
+    fn kernels_are_chosen_by_name_once() {
+        let list = List::parse(include_str!("../kernels.toml")).unwrap();
+        let names = |asked: &[&str]| {
+            let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
+            let kernels = chosen(&list, &asked).map(|k| k.iter().map(|k| &*k.name).collect());
+            kernels.map_err(|error| error.to_string())
+        };
+        let all: Vec<&str> = list.kernels.iter().map(|kernel| &*kernel.name).collect();
+        let newest = all[all.len() - 1];
+        assert_eq!(names(&[]), Ok(all.clone()));
+        assert_eq!(names(&["newest", "6.1", newest]), Ok(vec!["6.1", newest]));
+        assert!(names(&["6.1", "2.4"]).is_err(), "never silently fewer");
+    }
+}

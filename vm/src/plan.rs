@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What must run in a boot of a kernel: commands, and the tests that each must answer for.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::ensure;
+
+use crate::guest::Job;
+use crate::libtest;
+use crate::list::Boot;
+use crate::list::Does;
+use crate::list::Kernel;
+use crate::list::List;
+use crate::list::Stage;
+use crate::targets::Targets;
+
+/// A stage that must run.
+#[derive(Debug)]
+pub(crate) struct Planned<'a> {
+    pub(crate) stage: &'a Stage,
+    pub(crate) job: Job,
+    /// The tests that must pass, or be excepted; empty for stages that are no tests.
+    pub(crate) tests: Vec<String>,
+    /// Tests that may fail on this kernel, with the reason.
+    pub(crate) may_fail: BTreeMap<String, String>,
+}
+
+/// What is planned for a boot.
+#[derive(Debug, Default)]
+pub(crate) struct Plan<'a> {
+    pub(crate) stages: Vec<Planned<'a>>,
+    /// Stages that this kernel leaves out, with the reason.
+    pub(crate) left_out: Vec<(&'a str, &'a str)>,
+}
+
+/// Finds commands and tests. `only` narrows the stages where it is not empty.
+pub(crate) fn plan<'a>(
+    list: &'a List,
+    kernel: &'a Kernel,
+    boot: &'a Boot,
+    only: &[String],
+    root: &Path,
+    targets: &Targets,
+) -> Result<Plan<'a>> {
+    let mut plan = Plan::default();
+    for name in &boot.stages {
+        if !only.is_empty() && !only.contains(name) {
+            continue;
+        }
+        let stage = list.stage(name)?;
+        let whole = |e: &&crate::list::Except| e.stage == *name && e.test.is_none();
+        if let Some(except) = kernel.except.iter().find(whole) {
+            plan.left_out.push((name, &except.why));
+            continue;
+        }
+        let planned =
+            planned(kernel, stage, root, targets).with_context(|| format!("stage {name}"))?;
+        plan.stages.push(planned);
+    }
+    Ok(plan)
+}
+
+fn planned<'a>(
+    kernel: &Kernel,
+    stage: &'a Stage,
+    root: &Path,
+    targets: &Targets,
+) -> Result<Planned<'a>> {
+    let mut tests = Vec::new();
+    let (folder, command) = match &stage.does {
+        Does::Tests {
+            package,
+            target,
+            prefix,
+            ignored,
+            least,
+        } => {
+            let folder = package_folder(root, package);
+            let binary = targets.tests(&folder, target)?;
+            tests = libtest::list(binary, prefix, *ignored)?;
+            ensure!(
+                tests.len() >= *least,
+                "{} tests begin with {prefix}, where the list asks for at least {least}",
+                tests.len()
+            );
+            (folder, test_command(binary, *ignored, &tests))
+        }
+        Does::Doctor => {
+            let binary = targets.program(&package_folder(root, "."), "lacuna")?;
+            let words = [&*binary.to_string_lossy(), "doctor", "--format", "json"];
+            (root.to_owned(), words.map(str::to_owned).to_vec())
+        }
+        Does::Verifier => {
+            let folder = package_folder(root, "crates/probes");
+            let binary = targets.program(&folder, "verifier")?;
+            (folder, vec![binary.display().to_string()])
+        }
+    };
+    let job = Job {
+        stage: stage.name.clone(),
+        limit: Duration::from_secs(stage.limit_s),
+        folder,
+        command,
+    };
+    let may_fail = may_fail(kernel, stage, &tests)?;
+    Ok(Planned {
+        stage,
+        job,
+        tests,
+        may_fail,
+    })
+}
+
+fn package_folder(root: &Path, package: &str) -> PathBuf {
+    match package {
+        "." => root.to_owned(),
+        _ => root.join(package),
+    }
+}
+
+/// One test at a time: they measure the machine.
+fn test_command(binary: &Path, ignored: bool, tests: &[String]) -> Vec<String> {
+    let mut command = vec![binary.display().to_string()];
+    command.extend(["--exact", "--test-threads", "1"].map(str::to_owned));
+    if ignored {
+        command.push("--ignored".to_owned());
+    }
+    command.extend(tests.iter().cloned());
+    command
+}
+
+/// The exceptions of this kernel that are about this stage. One for a test that is gone must go too.
+fn may_fail(kernel: &Kernel, stage: &Stage, tests: &[String]) -> Result<BTreeMap<String, String>> {
+    let mut may_fail = BTreeMap::new();
+    for except in kernel.except.iter().filter(|e| e.stage == stage.name) {
+        let Some(test) = &except.test else { continue };
+        ensure!(
+            tests.contains(test),
+            "kernel {} excepts the test {test}, which does not exist",
+            kernel.name
+        );
+        may_fail.insert(test.clone(), except.why.clone());
+    }
+    Ok(may_fail)
+}
