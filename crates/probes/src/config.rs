@@ -91,7 +91,8 @@ pub struct Counters {
     pub skipped_by_program: Vec<(String, u64)>,
     /// Records of a kind or a length that the decoder does not know.
     pub unknown_records: u64,
-    /// Detours that ended without a beginning, or lay deeper than a record can carry.
+    /// Detours that ended or began unseen, or lay deeper than a record can carry. The first two are
+    /// numbered, so that the thread's next record shows them missing.
     pub detours_lost: u64,
     /// Records read so far, by name of their kind.
     pub records_by_kind: Vec<(&'static str, u64)>,

@@ -202,6 +202,8 @@ static __always_inline bool is_long(struct thread_state *state, struct task_stru
 		return true;
 	if (state->short_ns[0] | state->short_ns[1] | state->short_ns[2])
 		return true;
+	if (state->wait.detours[0]) /* a short record would say that none is open */
+		return true;
 	return in->queued && in->clock - in->queued >= BLAME_WAIT_NS;
 }
 

@@ -63,8 +63,8 @@ enum thread_flags {
 
 struct open_detour {
 	u64 begin;
-	u32 kind;
-	u32 detail;
+	u64 detail;
+	u64 kind;
 };
 
 struct throttle_state {

@@ -6,7 +6,7 @@
 #ifndef LACUNA_MEMORY_H
 #define LACUNA_MEMORY_H
 
-/* Shorter detours are sums. */
+/* Shorter detours are sums, where neither a switch nor another detour is in the way. */
 #define DETOUR_NS 10000
 
 static __always_inline struct thread_state *watched_current(void)
@@ -16,7 +16,29 @@ static __always_inline struct thread_state *watched_current(void)
 	return state && state->flags & THREAD_WATCHED ? state : NULL;
 }
 
-static __always_inline void detour_begin(u32 kind, u32 detail)
+/* Where an open detour of a kind is; OPEN_DETOURS: there is none. */
+static __always_inline u32 open_place(struct thread_state *state, u32 kind)
+{
+	for (u32 i = 0; i < OPEN_DETOURS; i++)
+		if (i < state->detour_depth && state->detours[i].kind == kind)
+			return i;
+	return OPEN_DETOURS;
+}
+
+/*
+ * Those from a place on have ended unseen. They are numbered without a record, and thereby known to
+ * be missing.
+ */
+static __always_inline void forget_from(struct cpu_state *cpu, struct thread_state *state, u32 place)
+{
+	if (place >= state->detour_depth)
+		return;
+	cpu->detours_lost += state->detour_depth - place;
+	state->detour_seq += state->detour_depth - place;
+	state->detour_depth = place;
+}
+
+static __always_inline void detour_begin(u32 kind, u64 detail)
 {
 	struct thread_state *state = watched_current();
 	struct cpu_state *cpu = this_cpu();
@@ -24,6 +46,8 @@ static __always_inline void detour_begin(u32 kind, u32 detail)
 
 	if (!state || !cpu)
 		return;
+	/* None of these paths lies in another of its kind: PF_MEMALLOC forbids it. */
+	forget_from(cpu, state, open_place(state, kind));
 	depth = state->detour_depth;
 	if (depth >= OPEN_DETOURS) {
 		cpu->detours_lost++;
@@ -53,26 +77,32 @@ static __always_inline void emit_detour(struct cpu_state *cpu, struct thread_sta
 	submit(cpu, record);
 }
 
-/* An end closes the innermost open detour; one of another kind has no beginning and is ignored. */
+/*
+ * An end without a beginning began before the thread was watched: it is numbered, so that its time, as
+ * far as that is recorded, is known to be in a missing detour.
+ */
 static __always_inline void detour_end(u32 kind)
 {
 	struct thread_state *state = watched_current();
 	struct cpu_state *cpu = this_cpu();
 	struct open_detour *detour;
-	u32 depth;
+	u32 place;
 	u64 now;
 
 	if (!state || !cpu)
 		return;
-	depth = state->detour_depth - 1;
-	if (depth >= OPEN_DETOURS || state->detours[depth].kind != kind) {
+	place = open_place(state, kind);
+	if (place >= OPEN_DETOURS) {
 		cpu->detours_lost++;
+		state->detour_seq++;
 		return;
 	}
-	detour = &state->detours[depth];
-	state->detour_depth = depth;
+	forget_from(cpu, state, place + 1);
+	detour = &state->detours[place];
+	state->detour_depth = place;
 	now = bpf_ktime_get_ns();
-	if (now - detour->begin >= DETOUR_NS)
+	/* A sum is of running time outside of others: whatever else is told as it is. */
+	if (now - detour->begin >= DETOUR_NS || place || detour->begin < state->last_in)
 		emit_detour(cpu, state, detour, now);
 	else if (kind - 1 < SHORT_DETOURS)
 		state->short_ns[kind - 1] += now - detour->begin;

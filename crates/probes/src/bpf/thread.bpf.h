@@ -111,6 +111,7 @@ static __noinline int rewatch(struct thread_state *state, struct task_struct *ta
 	if (!was) {
 		state->last_in = 0;
 		state->out = 0;
+		state->detour_depth = 0; /* their ends may have gone by unwatched */
 		state->seq += state->since ? 1 : 0;
 	}
 	return 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A program that goes step by step as it is told over its standard input.
 
+use std::fmt::Debug;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Write;
@@ -10,6 +11,7 @@ use std::process::ChildStdin;
 use std::process::ChildStdout;
 use std::process::Command;
 use std::process::Stdio;
+use std::str::FromStr;
 
 /// A child that is killed and reaped when dropped.
 pub struct Steps {
@@ -43,7 +45,7 @@ impl Steps {
     }
 
     /// The numbers in the next line that it prints.
-    pub fn numbers(&mut self) -> Vec<u32> {
+    pub fn numbers<N: FromStr<Err: Debug>>(&mut self) -> Vec<N> {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         let number = |word: &str| word.parse().unwrap();

@@ -7,6 +7,7 @@
 
 pub mod child;
 pub mod kernel;
+pub mod memory;
 pub mod worker;
 
 use lacuna_probes::Config;

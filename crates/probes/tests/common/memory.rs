@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A memory cgroup with a limit, and files whose pages are charged to whoever reads them first.
+
+use super::until;
+use rustix::fs::Advice;
+use std::fs;
+use std::fs::File;
+use std::io::Write;
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::path::PathBuf;
+
+const V1: &str = "/sys/fs/cgroup/memory";
+const V2: &str = "/sys/fs/cgroup";
+
+/// A memory cgroup of our own, version 1 or 2; removed when dropped, once it is empty.
+pub struct MemoryGroup {
+    path: PathBuf,
+    v2: bool,
+}
+
+impl MemoryGroup {
+    pub fn new(name: &str) -> MemoryGroup {
+        let v2 = !Path::new(V1).exists();
+        let root = if v2 { V2 } else { V1 };
+        let path = Path::new(root).join(format!("lacuna-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        MemoryGroup { path, v2 }
+    }
+
+    /// Bytes that all in it may use together.
+    pub fn limit(&self, bytes: u64) {
+        let file = if self.v2 {
+            "memory.max"
+        } else {
+            "memory.limit_in_bytes"
+        };
+        fs::write(self.path.join(file), bytes.to_string()).unwrap();
+    }
+
+    /// Moves a process here; what it uses already stays where it was charged.
+    pub fn take(&self, pid: u32) {
+        fs::write(self.path.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+
+    /// How often its use has hit the limit: at least once for each time that it was reclaimed for.
+    pub fn hits(&self) -> u64 {
+        let number = |text: &str| text.trim().parse().unwrap();
+        if !self.v2 {
+            return number(&fs::read_to_string(self.path.join("memory.failcnt")).unwrap());
+        }
+        let text = fs::read_to_string(self.path.join("memory.events.local")).unwrap();
+        number(
+            text.lines()
+                .find_map(|line| line.strip_prefix("max "))
+                .unwrap(),
+        )
+    }
+
+    /// Where to write which amount to have the writer itself reclaim all that the group holds.
+    pub fn reclaim_control(&self) -> (PathBuf, &'static str) {
+        if self.v2 {
+            (self.path.join("memory.reclaim"), "1G")
+        } else {
+            (self.path.join("memory.force_empty"), "0")
+        }
+    }
+
+    /// The id that the kernel knows it by: the inode number of its directory.
+    pub fn id(&self) -> u64 {
+        std::os::unix::fs::MetadataExt::ino(&fs::metadata(&self.path).unwrap())
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = fs::remove_dir(&self.path);
+            return;
+        }
+        until("the cgroup to be empty", || {
+            fs::remove_dir(&self.path).is_ok()
+        });
+    }
+}
+
+/// A file on a disk, of which no page is in memory; removed when dropped.
+pub struct ColdFile {
+    pub path: PathBuf,
+}
+
+impl ColdFile {
+    pub fn new(name: &str, bytes: usize) -> ColdFile {
+        let unique = format!("{name}-{}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique);
+        let mut file = File::create(&path).unwrap();
+        let piece = vec![b'x'; 1 << 20];
+        for _ in 0..bytes >> 20 {
+            file.write_all(&piece).unwrap();
+        }
+        let cold = ColdFile { path };
+        cold.cool();
+        cold
+    }
+
+    /// Writes back what is dirty and lets every page go.
+    pub fn cool(&self) {
+        let file = File::open(&self.path).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None::<NonZeroU64>, Advice::DontNeed).unwrap();
+    }
+}
+
+impl Drop for ColdFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
