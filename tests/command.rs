@@ -26,9 +26,13 @@ use rustix::process::kill_process_group;
 /// Longest time that anything here may take, under emulation too.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Whoever runs the tests in the background may have told them to ignore these signals, which a
+/// command inherits; `env` undoes it.
 fn bare(command: &[&str]) -> Command {
-    let mut lacuna = Command::new(env!("CARGO_BIN_EXE_lacuna"));
+    let mut lacuna = Command::new("env");
     lacuna
+        .arg("--default-signal=INT,QUIT")
+        .arg(env!("CARGO_BIN_EXE_lacuna"))
         .arg("__bare")
         .arg("--")
         .args(command)
