@@ -26,12 +26,12 @@ use rustix::process::kill_process_group;
 /// Longest time that anything here may take, under emulation too.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whoever runs the tests in the background may have told them to ignore these signals, which a
+/// Whoever runs the tests in the background may have them ignore signals (`nohup` does), which a
 /// command inherits; `env` undoes it.
 fn bare(command: &[&str]) -> Command {
     let mut lacuna = Command::new("env");
     lacuna
-        .arg("--default-signal=INT,QUIT")
+        .arg("--default-signal")
         .arg(env!("CARGO_BIN_EXE_lacuna"))
         .arg("__bare")
         .arg("--")
@@ -52,7 +52,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
-/// A command under way that has said its first line, with that line.
+/// A command under way that has said its first line, with that line; in a process group of its own,
+/// which is killed when this is dropped: the command outlives Lacuna if that is killed alone.
 struct UnderWay {
     child: Child,
     said: String,
@@ -62,6 +63,7 @@ impl UnderWay {
     fn start(command: &mut Command) -> UnderWay {
         let mut child = command
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()
             .expect("lacuna starts");
         let mut said = String::new();
@@ -93,8 +95,11 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Once it has been reaped its number may be somebody else's.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process_group(self.pid(), Signal::KILL);
+            let _ = self.child.wait();
+        }
     }
 }
 
@@ -229,7 +234,7 @@ fn signals_sent_to_lacuna_are_passed_on() {
 fn the_terminals_signals_reach_both_and_lacuna_stays() {
     for (name, signal) in [("INT", Signal::INT), ("QUIT", Signal::QUIT)] {
         let script = format!("trap 'exit 43' {name}; echo ready; while :; do sleep 0.01; done");
-        let under_way = UnderWay::start(shell(&script).process_group(0));
+        let under_way = UnderWay::start(&mut shell(&script));
         kill_process_group(under_way.pid(), signal).unwrap();
         assert_eq!(under_way.end().code(), Some(43), "{name}");
     }
