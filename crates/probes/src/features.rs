@@ -27,11 +27,13 @@ pub(crate) struct RestartFunctions {
     pub(crate) sleep: u64,
 }
 
-/// Offsets of per-CPU variables within their section; both 0 where one is not known.
+/// Offsets of per-CPU variables within their section; the first two are 0 where one is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PerCpuOffsets {
     pub(crate) runqueues: u64,
     pub(crate) preempt_count: u64,
+    /// The pointer to the running task; 0 where not known.
+    pub(crate) current_task: u64,
 }
 
 /// The types of the running kernel.
@@ -83,8 +85,8 @@ impl Features {
             .unwrap_or(false)
     }
 
-    /// Where `runqueues` and the preempt count lie in the per-CPU section. From 6.2 to 6.14 the
-    /// count is a field of `pcpu_hot`.
+    /// Where `runqueues`, the preempt count and the current task lie in the per-CPU section. From 6.2
+    /// to 6.14 the latter two are fields of `pcpu_hot`.
     pub(crate) fn per_cpu_offsets(&self) -> PerCpuOffsets {
         let find = || {
             let section = self.btf.type_by_name::<DataSec<'_>>(".data..percpu")?;
@@ -94,19 +96,21 @@ impl Features {
                     (variable.name()? == wanted).then_some(u64::from(entry.offset))
                 })
             };
-            let preempt_count = offset("__preempt_count")
-                .or_else(|| Some(offset("pcpu_hot")? + self.hot_preempt_count()?))?;
+            let hot = |member| Some(offset("pcpu_hot")? + self.hot_offset(member)?);
             Some(PerCpuOffsets {
                 runqueues: offset("runqueues")?,
-                preempt_count,
+                preempt_count: offset("__preempt_count").or_else(|| hot("preempt_count"))?,
+                current_task: offset("current_task")
+                    .or_else(|| hot("current_task"))
+                    .unwrap_or(0),
             })
         };
         find().unwrap_or_default()
     }
 
-    fn hot_preempt_count(&self) -> Option<u64> {
+    fn hot_offset(&self, member: &str) -> Option<u64> {
         let hot = self.btf.type_by_name::<Composite<'_>>("pcpu_hot")?;
-        self.member_offset(&hot, "preempt_count")
+        self.member_offset(&hot, member)
     }
 
     /// The offset of a member in bytes, also where it lies in unnamed structs or unions.
@@ -165,7 +169,7 @@ mod tests {
         assert!(!features.has_tracepoint("no_such_tracepoint"));
         let offsets = features.per_cpu_offsets();
         assert!(
-            offsets.runqueues > 0 && offsets.preempt_count > 0,
+            offsets.runqueues > 0 && offsets.preempt_count > 0 && offsets.current_task > 0,
             "{offsets:?}"
         );
         Ok(())

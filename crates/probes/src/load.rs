@@ -137,6 +137,7 @@ fn configure(
     fixed.watermark_bytes = u64::from(bytes) / WATERMARK_PART;
     fixed.runqueues_offset = offsets.runqueues;
     fixed.preempt_offset = offsets.preempt_count;
+    fixed.current_offset = offsets.current_task;
     fixed.restart_poll = restart.poll;
     fixed.restart_futex = restart.futex;
     fixed.restart_sleep = restart.sleep;

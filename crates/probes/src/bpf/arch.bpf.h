@@ -23,15 +23,27 @@ struct registers {
 };
 
 /*
- * The registers that a task saved when it entered the kernel. 5.15 (dd6e10fbd9fb) has a helper for
- * them; before that they lie at the top of the kernel stack.
+ * The registers that a task saved when it entered the kernel. They lie at the same place of every
+ * task's kernel stack, so the helper for them (5.15, dd6e10fbd9fb) is asked once a CPU for the place.
  */
-static __always_inline void saved_registers(struct task_struct *task, struct registers *saved)
+static __always_inline struct pt_regs *registers_of(struct cpu_state *cpu,
+						     struct task_struct *task)
+{
+	if (!reads_cheaply())
+		return (struct pt_regs *)bpf_task_pt_regs(task);
+	if (!cpu->registers_at)
+		cpu->registers_at = (u64)bpf_task_pt_regs(task) - (u64)task->stack;
+	return bpf_core_cast(task->stack + cpu->registers_at, struct pt_regs);
+}
+
+/* Before 5.15 the place is known only from the sizes. */
+static __always_inline void saved_registers(struct cpu_state *cpu, struct task_struct *task,
+					    struct registers *saved)
 {
 	struct pt_regs *regs;
 
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
-		regs = (struct pt_regs *)bpf_task_pt_regs(task);
+		regs = registers_of(cpu, task);
 		saved->call = (long)regs->orig_ax;
 		saved->args[0] = regs->di;
 		saved->args[1] = regs->si;

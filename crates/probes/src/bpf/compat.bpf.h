@@ -90,21 +90,36 @@ static __always_inline bool task_queued(struct task_struct *task)
  * 6.2 (a35b9af4ec2c) can give an address a type, so that reading costs a load and no helper call; the
  * verifier makes a wrong address read as 0. Before, a helper reads.
  */
+static __always_inline bool reads_cheaply(void)
+{
+	return bpf_ksym_exists(bpf_rdonly_cast);
+}
+
 static __always_inline u32 read_word(u64 address)
 {
 	u32 word = 0;
 
-	if (bpf_ksym_exists(bpf_rdonly_cast)) /* any type that starts with a word */
+	if (reads_cheaply()) /* any type that starts with a word */
 		return bpf_core_cast((void *)address, struct upid)->nr;
 	bpf_probe_read_kernel(&word, sizeof(word), (void *)address);
 	return word;
+}
+
+static __always_inline u64 read_pointer(u64 address)
+{
+	u64 pointer = 0;
+
+	if (reads_cheaply()) /* a type that starts with a pointer */
+		return (u64)bpf_core_cast((void *)address, struct list_head)->next;
+	bpf_probe_read_kernel(&pointer, sizeof(pointer), (void *)address);
+	return pointer;
 }
 
 static __always_inline void read_file(struct file *file, struct resolved_file *found)
 {
 	struct file *typed;
 
-	if (bpf_ksym_exists(bpf_rdonly_cast)) {
+	if (reads_cheaply()) {
 		typed = bpf_core_cast(file, struct file);
 		found->inode = (u64)typed->f_inode;
 		found->ino = typed->f_inode->i_ino;

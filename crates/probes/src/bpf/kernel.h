@@ -87,6 +87,10 @@ enum {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct list_head {
+	struct list_head *next;
+};
+
 struct pt_regs {
 	unsigned long r10;
 	unsigned long dx;

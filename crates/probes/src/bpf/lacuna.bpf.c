@@ -10,8 +10,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>
 #include "maps.bpf.h"
-#include "arch.bpf.h"
 #include "compat.bpf.h"
+#include "arch.bpf.h"
 #include "ring.bpf.h"
 #include "thread.bpf.h"
 #include "object.bpf.h"

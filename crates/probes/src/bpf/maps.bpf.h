@@ -23,6 +23,7 @@ struct probe_config {
 	u64 watermark_bytes;  /* unread bytes at which the reader is woken */
 	u64 runqueues_offset; /* of per-CPU variables, from BTF; 0: unknown */
 	u64 preempt_offset;
+	u64 current_offset;
 	u64 restart_poll; /* addresses of restart functions, 0: unknown */
 	u64 restart_futex;
 	u64 restart_sleep;
@@ -140,7 +141,9 @@ struct cpu_state {
 	u64 ahead;   /* how far the time is ahead of the run queue's clock, at least, since `ahead_at` */
 	u64 ahead_before; /* the same of the stretch before that */
 	u64 ahead_at;
-	u64 ids;     /* how many ids this CPU has given out */
+	u64 variables;    /* add a per-CPU variable's offset in its section: its address; 0: not known yet */
+	u64 registers_at; /* offset of the saved registers in a kernel stack; 0: not known yet */
+	u64 ids;          /* how many ids this CPU has given out */
 	u64 attempts;
 	u64 wakings;
 	u64 ring_drops;

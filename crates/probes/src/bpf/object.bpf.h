@@ -84,22 +84,20 @@ static __noinline int identify(struct resolved_file *known, struct file *file)
 static __always_inline struct file *file_of(struct task_struct *task, u32 fd)
 {
 	struct fdtable *table;
-	struct file *file = NULL;
 
 	if (!task->files)
 		return NULL;
 	table = task->files->fdt;
 	if (fd >= table->max_fds)
 		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd);
-	return file;
+	return (struct file *)read_pointer((u64)(table->fd + fd));
 }
 
 /*
  * The id of what `fd` points at, 0 where it points at nothing. The thread's last file is remembered:
  * the address of a file may be used again, so its inode, number and private data must match too.
  */
-static __noinline u64 resolve(struct cpu_state *cpu, struct thread_state *state,
+static __always_inline u64 resolve(struct cpu_state *cpu, struct thread_state *state,
 			      struct task_struct *task, u32 fd)
 {
 	struct resolved_file *known = &state->resolved;

@@ -43,8 +43,8 @@ static __always_inline void introduce(struct cpu_state *cpu, struct thread_state
 	announce(cpu, state, task, NULL);
 }
 
-static __noinline int come_in(struct cpu_state *cpu, struct thread_state *state,
-			      struct task_struct *task, struct arrival *in)
+static __always_inline void come_in(struct cpu_state *cpu, struct thread_state *state,
+				    struct task_struct *task, struct arrival *in)
 {
 	introduce(cpu, state, task, in->now);
 	if (state->out && state->runs == in->runs)
@@ -58,7 +58,6 @@ static __noinline int come_in(struct cpu_state *cpu, struct thread_state *state,
 	state->migrated_at = 0;
 	state->migrated_ns = 0;
 	state->flags &= ~THREAD_THROTTLED;
-	return 0;
 }
 
 static __always_inline void save_open_detours(struct record_wait *wait, struct thread_state *state)
@@ -232,35 +231,52 @@ static __always_inline void switched(bool preempt, struct task_struct *prev,
 	occupy(cpu, cpu->thread, in.clock);
 }
 
+/* The address of this CPU's per-CPU variables follows from that of its run queue. */
+static __always_inline void find_variables(struct cpu_state *cpu)
+{
+	struct cfs_rq *leaf = leaf_queue(bpf_get_current_task_btf());
+
+	if (config.preempt_offset && leaf)
+		cpu->variables = (u64)leaf->rq - config.runqueues_offset;
+}
+
 /*
- * Who is waking a thread now: in an interrupt nobody, whoever it runs on top of (rule 20). The
- * address of this CPU's preempt count follows from that of its run queue.
+ * The thread that runs, as a waker, where that is not who we saw come: its switch-in was not traced,
+ * or it has run since before we looked. In that case it has no storage yet, and none is made here:
+ * while interrupts are off the allocator has one place of this size at hand, and that one is the
+ * newborn's.
  */
-static __always_inline u64 waker_now(struct cpu_state *cpu)
+static __noinline u64 waker_unseen(struct cpu_state *cpu)
 {
 	struct task_struct *current = bpf_get_current_task_btf();
-	struct cfs_rq *leaf = leaf_queue(current);
 	struct thread_state *state;
-	u32 count;
 
-	if (!config.preempt_offset || !leaf)
-		return current->pid ? ID_UNKNOWN : ID_IDLE;
-	count = read_word((u64)leaf->rq - config.runqueues_offset + config.preempt_offset);
-	if (count & HARDIRQ_OR_NMI)
-		return ID_HARDIRQ;
-	if (count & SOFTIRQ_SERVING)
-		return ID_SOFTIRQ;
 	if (!current->pid)
 		return ID_IDLE;
 	if (cpu->task == (u64)current)
 		return cpu->thread;
-	/*
-	 * Its switch-in was not traced, or it has run since before we looked. In that case it has no
-	 * storage yet, and none is made here: while interrupts are off the allocator has one place of
-	 * this size at hand, and that one is the newborn's.
-	 */
 	state = thread_known(current);
 	return state ? state->id : ID_UNKNOWN;
+}
+
+/* Who is waking a thread now: in an interrupt nobody, whoever it runs on top of (rule 20). */
+static __always_inline u64 waker_now(struct cpu_state *cpu)
+{
+	u32 count;
+
+	if (!cpu->variables)
+		find_variables(cpu);
+	if (!cpu->variables) /* it may be an interrupt */
+		return bpf_get_current_task_btf()->pid ? ID_UNKNOWN : ID_IDLE;
+	count = read_word(cpu->variables + config.preempt_offset);
+	if (count & HARDIRQ_OR_NMI)
+		return ID_HARDIRQ;
+	if (count & SOFTIRQ_SERVING)
+		return ID_SOFTIRQ;
+	if (reads_cheaply() && config.current_offset &&
+	    cpu->task == read_pointer(cpu->variables + config.current_offset))
+		return cpu->thread;
+	return waker_unseen(cpu);
 }
 
 static __always_inline bool injected_skip(struct cpu_state *cpu)

@@ -66,7 +66,7 @@ static __always_inline void read_wait(struct cpu_state *cpu, struct thread_state
 		wait->entry = ENTRY_KERNEL;
 		return;
 	}
-	saved_registers(task, &saved);
+	saved_registers(cpu, task, &saved);
 	if (saved.call < 0) {
 		wait->entry = ENTRY_FAULT;
 		return;
