@@ -129,3 +129,12 @@ pub struct HookReport {
     /// The error text of the verifier or the operating system.
     pub outcome: Result<(), String>,
 }
+
+/// How much of one program the verifier walked through.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProgramSize {
+    /// Program name.
+    pub name: String,
+    /// Instructions; a program of more than a million is refused.
+    pub verified_insns: u64,
+}

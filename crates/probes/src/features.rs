@@ -78,6 +78,14 @@ impl Features {
             .is_some_and(|args| args.len() >= 4)
     }
 
+    /// 5.12 on: tracing programs can keep something with a task (`has_task_storage` of compat.bpf.h
+    /// asks for the same field).
+    pub(crate) fn has_task_storage(&self) -> bool {
+        self.btf
+            .type_by_name::<Composite<'_>>("task_struct")
+            .is_some_and(|task| self.member_offset(&task, "bpf_storage").is_some())
+    }
+
     /// 7.2 on: direct reclaim names the allocation flags before the order.
     pub(crate) fn order_is_second(&self) -> bool {
         self.arguments("mm_vmscan_direct_reclaim_begin")

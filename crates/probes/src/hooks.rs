@@ -13,9 +13,14 @@ use libbpf_rs::skel::Skel;
 /// Loads and attaches each program by itself and detaches it again. Hooks that the kernel has in
 /// another shape only are left out; those that it has not at all are reported as missing.
 pub fn try_each_hook() -> Vec<HookReport> {
-    let programs = match programs() {
-        Ok(programs) => programs,
+    let read = || {
+        let features = Features::read()?;
+        Ok((programs(&features)?, features))
+    };
+    let (programs, features) = match read() {
+        Ok(read) => read,
         Err(error) => {
+            let error: Error = error;
             return vec![HookReport {
                 hook: "BTF".to_owned(),
                 program: String::new(),
@@ -26,7 +31,7 @@ pub fn try_each_hook() -> Vec<HookReport> {
     programs
         .into_iter()
         .map(|(program, hook)| {
-            let outcome = try_one(&program);
+            let outcome = try_one(&program, &features);
             HookReport {
                 hook,
                 program,
@@ -37,8 +42,7 @@ pub fn try_each_hook() -> Vec<HookReport> {
 }
 
 /// Names and hooks of the programs that are right for this kernel.
-fn programs() -> Result<Vec<(String, String)>, Error> {
-    let features = Features::read()?;
+fn programs(features: &Features) -> Result<Vec<(String, String)>, Error> {
     let mut opened = Opened::new()?;
     let stateless = !features.switch_says_state();
     let list = opened.skel.open_object_mut().progs_mut().map(|program| {
@@ -54,7 +58,7 @@ fn programs() -> Result<Vec<(String, String)>, Error> {
         .collect())
 }
 
-fn try_one(wanted: &str) -> Result<(), String> {
+fn try_one(wanted: &str, features: &Features) -> Result<(), String> {
     log::start();
     let said = |error: libbpf_rs::Error| match log::tail() {
         tail if tail.is_empty() => format!("{error:#}"),
@@ -65,6 +69,9 @@ fn try_one(wanted: &str) -> Result<(), String> {
         let load = program.name() == wanted;
         program.set_autoload(load);
     }
+    opened
+        .select_maps(features)
+        .map_err(|error| error.to_string())?;
     let Opened { skel, storage } = opened;
     let mut skel = skel.load().map_err(said)?;
     for program in skel.object_mut().progs_mut() {

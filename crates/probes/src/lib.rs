@@ -27,6 +27,7 @@ mod ring;
 )]
 mod skel;
 mod stats;
+mod verifier;
 
 pub use config::Config;
 pub use config::Counters;
@@ -35,6 +36,7 @@ pub use config::FaultPlan;
 pub use config::HookReport;
 pub use config::OTLP_PORTS_MAX;
 pub use config::ProgramCost;
+pub use config::ProgramSize;
 pub use config::RING_BYTES_MAX;
 pub use config::RING_BYTES_MIN;
 pub use config::RunStats;
@@ -43,3 +45,4 @@ pub use error::Error;
 pub use hooks::try_each_hook;
 pub use probes::Probes;
 pub use probes::Symbolize;
+pub use verifier::verified_insns;

@@ -88,17 +88,25 @@ impl Opened {
             .map_err(refused("opening the BPF object"))?;
         Ok(Opened { skel, storage })
     }
+
+    /// Only one of the two maps for what is kept of a thread is made; code for the other is never
+    /// verified, because it lies behind the same feature.
+    pub(crate) fn select_maps(&mut self, features: &Features) -> Result<(), Error> {
+        let stored = features.has_task_storage();
+        let maps = &mut self.skel.maps;
+        maps.threads
+            .set_autocreate(stored)
+            .and_then(|()| maps.thread_table.set_autocreate(!stored))
+            .map_err(refused("choosing where threads are kept"))
+    }
 }
 
 /// Loads and attaches every program that this kernel has the tracepoint for.
 pub(crate) fn load(config: &Config) -> Result<Loaded, Error> {
-    let features = Features::read()?;
     let Opened {
-        skel: mut open,
+        skel: open,
         storage,
-    } = Opened::new()?;
-    configure(&mut open, config, &features)?;
-    select(&mut open, &features);
+    } = prepare(config)?;
     let mut skel = open.load().map_err(refused("loading the BPF programs"))?;
     apply(&mut skel, config.watch, config.merge_short)?;
     set_ports(&mut skel, &config.otlp_ports)?;
@@ -109,6 +117,16 @@ pub(crate) fn load(config: &Config) -> Result<Loaded, Error> {
         skel,
         _storage: storage,
     })
+}
+
+/// Opens the object and makes it right for this kernel, down to the last step before loading.
+pub(crate) fn prepare(config: &Config) -> Result<Opened, Error> {
+    let features = Features::read()?;
+    let mut opened = Opened::new()?;
+    configure(&mut opened.skel, config, &features)?;
+    opened.select_maps(&features)?;
+    select(&mut opened.skel, &features);
+    Ok(opened)
 }
 
 /// Sets what is fixed from now on.

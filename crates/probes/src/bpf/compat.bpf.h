@@ -15,7 +15,30 @@ static __always_inline u32 task_state_field(struct task_struct *task)
 {
 	if (bpf_core_field_exists(task->__state))
 		return task->__state;
-	return BPF_CORE_READ((struct task_struct___state *)task, state);
+	return ((struct task_struct___state *)task)->state;
+}
+
+/*
+ * 5.12 (a10787e6d58c "bpf: Enable task local storage for tracing programs") gave task_struct this
+ * field. The helper for the current task as a typed pointer is one version older (3ca1032ab7ab), so
+ * one question answers both. Without: store.bpf.h, and every test of the kernel side.
+ */
+static __always_inline bool has_task_storage(void)
+{
+	return bpf_core_field_exists(((struct task_struct *)0)->bpf_storage);
+}
+
+/* The current task; where it has no type, only what is below may be done with it. */
+static __always_inline struct task_struct *current_task(void)
+{
+	if (has_task_storage())
+		return bpf_get_current_task_btf();
+	return (struct task_struct *)bpf_get_current_task();
+}
+
+static __always_inline u32 current_tid(struct task_struct *current)
+{
+	return has_task_storage() ? (u32)current->pid : (u32)bpf_get_current_pid_tgid();
 }
 
 /* 6.18 (e1fad12dcb66 "sched/fair: Switch to task based throttle model") marks the task itself. */
@@ -54,6 +77,18 @@ static __always_inline struct cfs_rq *leaf_queue(struct task_struct *task)
 	if (!bpf_core_field_exists(task->se.cfs_rq))
 		return NULL;
 	return task->se.cfs_rq;
+}
+
+/* The address of the run queue that the current task is on, 0 where entities know no queue. */
+static __always_inline u64 current_queue(struct task_struct *current)
+{
+	struct cfs_rq *leaf;
+
+	if (!has_task_storage())
+		return bpf_core_field_exists(current->se.cfs_rq) ?
+			       (u64)BPF_CORE_READ(current, se.cfs_rq, rq) : 0;
+	leaf = leaf_queue(current);
+	return leaf ? (u64)leaf->rq : 0;
 }
 
 /* The clock that sched_info and throttling use, as it was when this switch began. */

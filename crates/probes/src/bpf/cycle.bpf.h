@@ -183,12 +183,12 @@ static __noinline int emit_long(struct cpu_state *cpu, struct thread_state *stat
 		emit_plain(cpu, state, task, in, false);
 		return 0;
 	}
-	told = who_ran(cpu, 0, SLICES, from, told);
+	told = who_ran(0, SLICES, from, told);
 	if (told <= from) {
 		emit_plain(cpu, state, task, in, true);
 		return 0;
 	}
-	in->uncovered_ns = who_ran(cpu, SLICES, OCCUPANCY_WALK, from, told) - from;
+	in->uncovered_ns = who_ran(SLICES, OCCUPANCY_WALK, from, told) - from;
 	emit_crowded(cpu, state, task, in);
 	return 0;
 }

@@ -278,13 +278,14 @@ struct task_struct {
 	unsigned int __state;
 	void *stack;
 	unsigned int flags;
-	int on_rq;
+	unsigned int on_rq; /* a byte from 7.2 on: only an unsigned field is relocated to another size */
 	struct sched_entity se;
 	bool throttled; /* 6.18 on */
 	struct sched_info sched_info;
 	unsigned int in_iowait : 1;
 	unsigned int frozen : 1;
 	struct restart_block restart_block;
+	int exit_state;
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
@@ -295,6 +296,7 @@ struct task_struct {
 	char comm[16];
 	struct files_struct *files;
 	struct css_set *cgroups;
+	void *bpf_storage;
 	struct thread_struct thread;
 };
 

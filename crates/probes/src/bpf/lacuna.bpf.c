@@ -12,6 +12,7 @@
 #include "maps.bpf.h"
 #include "compat.bpf.h"
 #include "arch.bpf.h"
+#include "store.bpf.h"
 #include "ring.bpf.h"
 #include "thread.bpf.h"
 #include "object.bpf.h"
@@ -102,7 +103,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task)
 	struct cpu_state *cpu = this_cpu();
 
 	if (state && cpu)
-		announce(cpu, state, task, NULL);
+		announce_own(cpu, state, task);
 	return 0;
 }
 

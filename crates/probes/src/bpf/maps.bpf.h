@@ -12,6 +12,12 @@
 #define OCCUPANCY_WALK (SLICES + SLICES_MORE)
 /* Direct-mapped memory of what was already sent; at a collision the older one is sent again. */
 #define SEEN_ENTRIES 8192
+/*
+ * Threads that can be known at once where the kernel cannot keep our state with a task (17 MB of
+ * locked memory there, none elsewhere). Beyond it a thread has no state: it is counted as a storage
+ * failure at each of its switches, and its time is unknown.
+ */
+#define THREAD_TABLE_MAX 32768
 /* Processes that can be selected at once; beyond it watch_process fails. */
 #define WATCHED_PROCESSES_MAX 4096
 /* The real size is set at load. */
@@ -101,6 +107,7 @@ struct resolved_file {
 
 /* What we keep of a thread, from its first sight to its end. */
 struct thread_state {
+	u64 task; /* whose it is; 0 or another: it was given back meanwhile (thread_table only) */
 	u64 id;
 	u64 seq;
 	u64 since;
@@ -177,6 +184,14 @@ struct {
 	__type(value, struct thread_state);
 } threads SEC(".maps");
 
+/* The same before 5.12, by the address of the task; store.bpf.h says who may touch it when. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, THREAD_TABLE_MAX);
+	__type(key, u64);
+	__type(value, struct thread_state);
+} thread_table SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -203,11 +218,6 @@ static __always_inline struct cpu_state *this_cpu(void)
 	u32 zero = 0;
 
 	return bpf_map_lookup_elem(&cpus, &zero);
-}
-
-static __always_inline struct thread_state *thread_known(struct task_struct *task)
-{
-	return bpf_task_storage_get(&threads, task, 0, 0);
 }
 
 #endif

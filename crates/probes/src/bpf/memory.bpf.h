@@ -11,7 +11,7 @@
 
 static __always_inline struct thread_state *watched_current(void)
 {
-	struct thread_state *state = thread_known(bpf_get_current_task_btf());
+	struct thread_state *state = thread_known(current_task());
 
 	return state && state->flags & THREAD_WATCHED ? state : NULL;
 }

@@ -36,11 +36,13 @@ static __always_inline void describe_socket(struct object_record *record, struct
 static __noinline int send_object(struct cpu_state *cpu, u64 id, struct file *file, u64 *entry)
 {
 	struct object_record *record = reserve(cpu, sizeof(*record));
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
-	const unsigned char *name = BPF_CORE_READ(file, f_path.dentry, d_name.name);
+	struct inode *inode;
+	const unsigned char *name;
 
 	if (!record)
 		return 0;
+	inode = BPF_CORE_READ(file, f_inode);
+	name = BPF_CORE_READ(file, f_path.dentry, d_name.name);
 	__builtin_memset(record, 0, sizeof(*record));
 	fill_header(&record->header, RECORD_OBJECT, id);
 	record->dev = BPF_CORE_READ(inode, i_sb, s_dev);

@@ -18,14 +18,23 @@ static __always_inline void occupy(struct cpu_state *cpu, u64 thread, u64 clock)
 /*
  * Who ran from `from` to `to`, newest first, into the CPU's slices from `first` on; slices that are not
  * needed have no length. Returns up to where it is told: `from` if all of it is.
+ *
+ * Not static, so that the verifier looks at it once and not on each way that leads here (it was four
+ * fifths of 720,000 instructions). Such a function takes plain numbers only.
  */
-static __noinline u64 who_ran(struct cpu_state *cpu, u32 first, u32 end, u64 from, u64 to)
+__noinline u64 who_ran(u32 first, u32 end, u64 from, u64 to)
 {
-	for (u32 i = first; i < end && i < OCCUPANCY_WALK; i++) {
+	struct cpu_state *cpu = this_cpu();
+
+	if (!cpu)
+		return to;
+	for (u32 i = 0; i < OCCUPANCY_WALK && i < end; i++) {
 		struct occupant *entry =
 			&cpu->occupants[(cpu->occupied - 1 - i) % OCCUPANCY_ENTRIES];
 		u64 since = entry->since;
 
+		if (i < first)
+			continue;
 		if (since < from)
 			since = from;
 		if (since > to)

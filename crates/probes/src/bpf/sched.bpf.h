@@ -40,7 +40,7 @@ static __always_inline void introduce(struct cpu_state *cpu, struct thread_state
 	if (!state->since)
 		state->since = state->out ? state->out : now;
 	state->flags |= THREAD_SINCE;
-	announce(cpu, state, task, NULL);
+	announce_own(cpu, state, task);
 }
 
 static __always_inline void come_in(struct cpu_state *cpu, struct thread_state *state,
@@ -215,6 +215,7 @@ static __always_inline void switched(bool preempt, struct task_struct *prev,
 		if (state)
 			go_out(cpu, state, prev, preempt, prev_state, in.now);
 	}
+	thread_left(prev, prev_state);
 	cpu->task = (u64)next;
 	cpu->watched = watched;
 	cpu->thread = next->pid ? ID_UNKNOWN : ID_IDLE;
@@ -226,7 +227,7 @@ static __always_inline void switched(bool preempt, struct task_struct *prev,
 		if (watched)
 			come_in(cpu, entering, next, &in);
 		else if (!(entering->flags & THREAD_ANNOUNCED))
-			announce(cpu, entering, next, NULL);
+			announce_own(cpu, entering, next);
 	}
 	occupy(cpu, cpu->thread, in.clock);
 }
@@ -234,10 +235,10 @@ static __always_inline void switched(bool preempt, struct task_struct *prev,
 /* The address of this CPU's per-CPU variables follows from that of its run queue. */
 static __always_inline void find_variables(struct cpu_state *cpu)
 {
-	struct cfs_rq *leaf = leaf_queue(bpf_get_current_task_btf());
+	u64 queue = current_queue(current_task());
 
-	if (config.preempt_offset && leaf)
-		cpu->variables = (u64)leaf->rq - config.runqueues_offset;
+	if (config.preempt_offset && queue)
+		cpu->variables = queue - config.runqueues_offset;
 }
 
 /*
@@ -248,10 +249,10 @@ static __always_inline void find_variables(struct cpu_state *cpu)
  */
 static __noinline u64 waker_unseen(struct cpu_state *cpu)
 {
-	struct task_struct *current = bpf_get_current_task_btf();
+	struct task_struct *current = current_task();
 	struct thread_state *state;
 
-	if (!current->pid)
+	if (!current_tid(current))
 		return ID_IDLE;
 	if (cpu->task == (u64)current)
 		return cpu->thread;
@@ -267,7 +268,7 @@ static __always_inline u64 waker_now(struct cpu_state *cpu)
 	if (!cpu->variables)
 		find_variables(cpu);
 	if (!cpu->variables) /* it may be an interrupt */
-		return bpf_get_current_task_btf()->pid ? ID_UNKNOWN : ID_IDLE;
+		return current_tid(current_task()) ? ID_UNKNOWN : ID_IDLE;
 	count = read_word(cpu->variables + config.preempt_offset);
 	if (count & HARDIRQ_OR_NMI)
 		return ID_HARDIRQ;
@@ -310,8 +311,8 @@ static __always_inline void born(struct task_struct *task)
 
 	if (!cpu)
 		return;
-	parent = thread_known(bpf_get_current_task_btf());
-	state = thread_of(cpu, task);
+	parent = thread_known(current_task());
+	state = thread_new(cpu, task);
 	if (!state)
 		return;
 	if (parent && parent->flags & THREAD_INHERITS)
@@ -325,7 +326,7 @@ static __always_inline void born(struct task_struct *task)
 		state->runs = task->sched_info.pcount;
 		state->out = state->since;
 	}
-	announce(cpu, state, task, NULL);
+	announce_own(cpu, state, task);
 }
 
 /* The thread is moved to another CPU. A queued one was dequeued first, which closed its wait there. */

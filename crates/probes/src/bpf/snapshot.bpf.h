@@ -19,15 +19,14 @@ static __always_inline struct thread_state *snapshot_thread(struct task_struct *
 {
 	struct thread_state *state = thread_known(task);
 
-	if (state)
+	if (state || task->exit_state) /* it has ended: nobody would take its state back */
 		return state;
 	snapshot_ids++;
 	snapshot_fresh.id = snapshot_ids << ID_CPU_BITS | ID_CPU_SNAPSHOT;
 	snapshot_fresh.watch_generation = control.watch_generation - 1;
 	snapshot_fresh.minor = task->min_flt;
 	snapshot_fresh.major = task->maj_flt;
-	state = bpf_task_storage_get(&threads, task, &snapshot_fresh,
-				     BPF_LOCAL_STORAGE_GET_F_CREATE);
+	state = thread_store(task, &snapshot_fresh, BPF_NOEXIST);
 	return state ? state : thread_known(task);
 }
 
@@ -57,9 +56,11 @@ static __always_inline void fill_snapshot(struct snapshot_record *record,
 	barrier();
 }
 
-static __always_inline bool torn(struct snapshot_record *record, struct thread_state *state)
+static __always_inline bool torn(struct snapshot_record *record, struct thread_state *state,
+				 struct task_struct *task)
 {
-	return record->out != state->out || record->last_in != state->last_in ||
+	return !still_its(state, task) || record->header.id != state->id ||
+	       record->out != state->out || record->last_in != state->last_in ||
 	       record->seq != state->seq;
 }
 
@@ -92,7 +93,8 @@ static __always_inline void snapshot(struct seq_file *seq, struct task_struct *t
 		return;
 	if (!(state->flags & THREAD_ANNOUNCED)) {
 		describe(&who, state, task);
-		bpf_seq_write(seq, &who, sizeof(who));
+		if (still_its(state, task))
+			bpf_seq_write(seq, &who, sizeof(who));
 	}
 	if (!(state->flags & THREAD_WATCHED) || (!state->last_in && !state->out))
 		return;
@@ -102,7 +104,7 @@ static __always_inline void snapshot(struct seq_file *seq, struct task_struct *t
 		return;
 	if (acted_unseen(&record, state, task))
 		return;
-	if (!torn(&record, state))
+	if (!torn(&record, state, task))
 		bpf_seq_write(seq, &record, sizeof(record));
 }
 

@@ -47,25 +47,39 @@ static __always_inline void describe(struct thread_record *record, struct thread
 	bpf_probe_read_kernel(record->comm, sizeof(record->comm), task->comm);
 }
 
-/* Sends who the thread is; `comm` where the new name is not in the task yet. */
-static __noinline int announce(struct cpu_state *cpu, struct thread_state *state,
+/*
+ * Sends who the thread is; `comm` where the new name is not in the task yet. Whether it could: who calls
+ * it for a thread that it has in hand notes that.
+ */
+static __noinline bool announce(struct cpu_state *cpu, struct thread_state *state,
 			       struct task_struct *task, const char *comm)
 {
 	struct thread_record *record = reserve(cpu, sizeof(*record));
 
 	if (!record)
-		return 0;
+		return false;
 	describe(record, state, task);
+	if (!still_its(state, task)) {
+		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
+		return false;
+	}
 	if (comm) {
 		__builtin_memset(record->comm, 0, sizeof(record->comm));
 		bpf_probe_read_kernel_str(record->comm, sizeof(record->comm), comm);
 	}
 	submit(cpu, record);
-	state->flags |= THREAD_ANNOUNCED;
-	return 0;
+	return true;
 }
 
-/* Only where interrupts are off. */
+/* The same for a thread whose state nobody else may be writing to. */
+static __always_inline void announce_own(struct cpu_state *cpu, struct thread_state *state,
+					 struct task_struct *task)
+{
+	if (announce(cpu, state, task, NULL))
+		state->flags |= THREAD_ANNOUNCED;
+}
+
+/* Only where interrupts are off. What is there already is replaced where the table can hold it. */
 static __noinline struct thread_state *thread_new(struct cpu_state *cpu, struct task_struct *task)
 {
 	struct thread_state *state;
@@ -76,7 +90,7 @@ static __noinline struct thread_state *thread_new(struct cpu_state *cpu, struct 
 	cpu->fresh.minor = task->min_flt;
 	cpu->fresh.major = task->maj_flt;
 	cpu->fresh.fs_base = thread_pointer(task);
-	state = bpf_task_storage_get(&threads, task, &cpu->fresh, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	state = thread_store(task, &cpu->fresh, BPF_ANY);
 	if (!state) /* the iterator may just have made it */
 		state = thread_known(task);
 	if (!state)
