@@ -138,3 +138,34 @@ pub struct ProgramSize {
     /// Instructions; a program of more than a million is refused.
     pub verified_insns: u64,
 }
+
+/// What the running kernel can do, as far as answers depend on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KernelFacts {
+    /// How many threads can be known at once; `None`: no limit of ours, each has its place with its
+    /// task (5.12). Threads beyond it are counted as storage failures and are unknown.
+    pub threads_max: Option<u32>,
+    /// Whether a switch says the state that the thread leaves in (5.18). Without, a thread that is
+    /// being woken at that instant counts as sleeping.
+    pub switch_says_state: bool,
+    /// How CPU time that a limit denied is measured.
+    pub limits: LimitClock,
+    /// Whether a waker can be told from an interrupt on top of it. Without, wakers are unknown.
+    pub wakers: bool,
+    /// Whether kernel memory is read by typed loads (6.2) instead of a helper's copies, which cost more
+    /// at each switch.
+    pub typed_loads: bool,
+}
+
+/// How CPU time that a limit denied is measured (rule 6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitClock {
+    /// There are no limits in this kernel.
+    NoLimits,
+    /// By the clock of the queue's load average: an estimate, and its place is not known (before 6.6).
+    Estimated,
+    /// By the queue's own clock (6.6). A thread that is woken into a throttled queue waits there.
+    Queue,
+    /// The same, and the kernel marks the thread that a limit took off the CPU (6.18).
+    Task,
+}

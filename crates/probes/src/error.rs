@@ -15,7 +15,7 @@ pub enum Error {
     },
     /// The kernel carries no type information.
     #[error(
-        "no BTF at /sys/kernel/btf/vmlinux: this kernel was built without CONFIG_DEBUG_INFO_BTF; use a distribution kernel of 5.11 or later"
+        "no BTF at /sys/kernel/btf/vmlinux: this kernel was built without CONFIG_DEBUG_INFO_BTF; use a distribution kernel of 5.10 or later"
     )]
     NoBtf,
     /// The kernel refused a program or a map.

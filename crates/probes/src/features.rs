@@ -2,11 +2,15 @@
 //! What this kernel is like, as far as the programs must be told: which tracepoints exist, with which
 //! arguments, and where some things lie. Read from BTF and kallsyms, by existence, never by version.
 
+use crate::config::KernelFacts;
+use crate::config::LimitClock;
 use crate::error::Error;
+use crate::skel::types::record_limits;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::BtfType;
 use libbpf_rs::btf::types::Composite;
 use libbpf_rs::btf::types::DataSec;
+use libbpf_rs::btf::types::Func;
 use libbpf_rs::btf::types::FuncProto;
 use libbpf_rs::btf::types::MemberAttr;
 use libbpf_rs::btf::types::Ptr;
@@ -18,22 +22,40 @@ use std::path::Path;
 
 const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 const KALLSYMS: &str = "/proc/kallsyms";
+/// The function that gives an address a type.
+const TYPED_LOAD: &str = "bpf_rdonly_cast";
+/// Threads that the table holds where it is needed.
+const THREADS_MAX: u32 = record_limits::THREAD_TABLE_MAX.0;
 
-/// Addresses of the functions that a restart block may point to; 0 where not known.
+/// Addresses of what the programs cannot name themselves; 0 where not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RestartFunctions {
+pub(crate) struct Symbols {
+    /// The functions that a restart block may point to.
     pub(crate) poll: u64,
     pub(crate) futex: u64,
     pub(crate) sleep: u64,
+    /// Per-CPU variables, for kernels whose BTF has none.
+    runqueues: u64,
+    preempt_count: u64,
+    current_task: u64,
 }
 
-/// Offsets of per-CPU variables within their section; the first two are 0 where one is not known.
+/// Offsets of per-CPU variables from one common place; the first two are 0 where one is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PerCpuOffsets {
     pub(crate) runqueues: u64,
     pub(crate) preempt_count: u64,
     /// The pointer to the running task; 0 where not known.
     pub(crate) current_task: u64,
+}
+
+/// What the running kernel can do.
+///
+/// # Errors
+///
+/// If it carries no type information, or that cannot be read.
+pub fn kernel_facts() -> Result<KernelFacts, Error> {
+    Ok(Features::read()?.facts())
 }
 
 /// The types of the running kernel.
@@ -81,9 +103,39 @@ impl Features {
     /// 5.12 on: tracing programs can keep something with a task (`has_task_storage` of compat.bpf.h
     /// asks for the same field).
     pub(crate) fn has_task_storage(&self) -> bool {
+        self.has_member("task_struct", "bpf_storage")
+    }
+
+    fn has_member(&self, composite: &str, member: &str) -> bool {
         self.btf
-            .type_by_name::<Composite<'_>>("task_struct")
-            .is_some_and(|task| self.member_offset(&task, "bpf_storage").is_some())
+            .type_by_name::<Composite<'_>>(composite)
+            .is_some_and(|composite| self.member_offset(&composite, member).is_some())
+    }
+
+    /// How limits are measured; the same questions as in compat.bpf.h.
+    fn limits(&self) -> LimitClock {
+        if !self.has_member("task_group", "cfs_bandwidth") {
+            LimitClock::NoLimits
+        } else if self.has_member("task_struct", "throttled") {
+            LimitClock::Task
+        } else if self.has_member("cfs_rq", "throttled_clock_self_time") {
+            LimitClock::Queue
+        } else {
+            LimitClock::Estimated
+        }
+    }
+
+    /// What answers depend on.
+    pub(crate) fn facts(&self) -> KernelFacts {
+        let offsets = self.per_cpu_offsets(&Symbols::read());
+        KernelFacts {
+            threads_max: (!self.has_task_storage()).then_some(THREADS_MAX),
+            switch_says_state: self.switch_says_state(),
+            limits: self.limits(),
+            wakers: offsets != PerCpuOffsets::default()
+                && self.has_member("sched_entity", "cfs_rq"),
+            typed_loads: self.btf.type_by_name::<Func<'_>>(TYPED_LOAD).is_some(),
+        }
     }
 
     /// 7.2 on: direct reclaim names the allocation flags before the order.
@@ -94,8 +146,10 @@ impl Features {
     }
 
     /// Where `runqueues`, the preempt count and the current task lie in the per-CPU section. From 6.2
-    /// to 6.14 the latter two are fields of `pcpu_hot`.
-    pub(crate) fn per_cpu_offsets(&self) -> PerCpuOffsets {
+    /// (64701838bf05) to 6.14 (46e8fff6d45f) the latter two are fields of `pcpu_hot`. The BTF of some
+    /// kernels (Debian's 5.10) has no per-CPU variables; there the symbols tell. Without either, no
+    /// waker is named (`root_the_waker_is_the_thread_that_woke_or_the_interrupt`).
+    pub(crate) fn per_cpu_offsets(&self, symbols: &Symbols) -> PerCpuOffsets {
         let find = || {
             let section = self.btf.type_by_name::<DataSec<'_>>(".data..percpu")?;
             let offset = |wanted: &str| {
@@ -113,7 +167,7 @@ impl Features {
                     .unwrap_or(0),
             })
         };
-        find().unwrap_or_default()
+        find().unwrap_or_else(|| symbols.per_cpu_offsets())
     }
 
     fn hot_offset(&self, member: &str) -> Option<u64> {
@@ -139,34 +193,56 @@ impl Features {
     }
 }
 
-/// Reads the addresses from kallsyms; without the right to see them they are 0, and an interrupted
-/// call stays `restart_syscall`.
-pub(crate) fn restart_functions() -> RestartFunctions {
-    let mut found = RestartFunctions::default();
-    let Ok(file) = File::open(KALLSYMS) else {
-        return found;
-    };
-    for line in BufReader::new(file).lines().map_while(Result::ok) {
-        let mut words = line.split_ascii_whitespace();
-        let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next())
-        else {
-            continue;
-        };
-        let slot = match name {
-            "do_restart_poll" => &mut found.poll,
-            "futex_wait_restart" => &mut found.futex,
-            "hrtimer_nanosleep_restart" => &mut found.sleep,
-            _ => continue,
-        };
-        *slot = u64::from_str_radix(address, 16).unwrap_or(0);
+impl Symbols {
+    /// Reads the addresses from kallsyms; without the right to see them they are 0, and an interrupted
+    /// call stays `restart_syscall`.
+    pub(crate) fn read() -> Symbols {
+        match File::open(KALLSYMS) {
+            Ok(file) => Symbols::parse(BufReader::new(file)),
+            Err(_) => Symbols::default(),
+        }
     }
-    found
+
+    fn parse(table: impl BufRead) -> Symbols {
+        let mut found = Symbols::default();
+        for line in table.lines().map_while(Result::ok) {
+            let mut words = line.split_ascii_whitespace();
+            let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next())
+            else {
+                continue;
+            };
+            let slot = match name {
+                "do_restart_poll" => &mut found.poll,
+                "futex_wait_restart" => &mut found.futex,
+                "hrtimer_nanosleep_restart" => &mut found.sleep,
+                "runqueues" => &mut found.runqueues,
+                "__preempt_count" => &mut found.preempt_count,
+                "current_task" => &mut found.current_task,
+                _ => continue,
+            };
+            *slot = u64::from_str_radix(address, 16).unwrap_or(0);
+        }
+        found
+    }
+
+    fn per_cpu_offsets(&self) -> PerCpuOffsets {
+        if self.runqueues == 0 || self.preempt_count == 0 {
+            return PerCpuOffsets::default();
+        }
+        PerCpuOffsets {
+            runqueues: self.runqueues,
+            preempt_count: self.preempt_count,
+            current_task: self.current_task,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::Error;
     use super::Features;
+    use super::PerCpuOffsets;
+    use super::Symbols;
 
     #[test]
     fn root_this_kernel_has_what_the_scheduler_programs_need() -> Result<(), Error> {
@@ -175,11 +251,28 @@ mod tests {
             assert!(features.has_tracepoint(tracepoint), "{tracepoint}");
         }
         assert!(!features.has_tracepoint("no_such_tracepoint"));
-        let offsets = features.per_cpu_offsets();
+        let offsets = features.per_cpu_offsets(&Symbols::read());
         assert!(
             offsets.runqueues > 0 && offsets.preempt_count > 0 && offsets.current_task > 0,
             "{offsets:?}"
         );
         Ok(())
+    }
+    #[test]
+    fn symbols_stand_in_for_per_cpu_variables_only_together() {
+        let table = "000000000001fb40 A runqueues\n\
+                     0000000000014e0c A __preempt_count\n\
+                     ffffffff8112 t do_restart_poll\n\
+                     bad line\n";
+        let symbols = Symbols::parse(table.as_bytes());
+        assert_eq!(symbols.poll, 0xffff_ffff_8112);
+        let both = PerCpuOffsets {
+            runqueues: 0x1fb40,
+            preempt_count: 0x14e0c,
+            current_task: 0,
+        };
+        assert_eq!(symbols.per_cpu_offsets(), both);
+        let hidden = Symbols::parse(&b"0000 A runqueues\n14e0c A __preempt_count\n"[..]);
+        assert_eq!(hidden.per_cpu_offsets(), PerCpuOffsets::default());
     }
 }

@@ -12,7 +12,7 @@ use crate::config::RING_BYTES_MIN;
 use crate::config::Watch;
 use crate::error::Error;
 use crate::features::Features;
-use crate::features::restart_functions;
+use crate::features::Symbols;
 use crate::log;
 use crate::skel::LacunaSkel;
 use crate::skel::LacunaSkelBuilder;
@@ -148,17 +148,17 @@ fn configure(
     for (number, slot) in (0..).zip(rodata.call_class.iter_mut()) {
         *slot = arch::class(number).0 as u8;
     }
-    let offsets = features.per_cpu_offsets();
-    let restart = restart_functions();
+    let symbols = Symbols::read();
+    let offsets = features.per_cpu_offsets(&symbols);
     let fixed = &mut rodata.config;
     fixed.key = random_key()?;
     fixed.watermark_bytes = u64::from(bytes) / WATERMARK_PART;
     fixed.runqueues_offset = offsets.runqueues;
     fixed.preempt_offset = offsets.preempt_count;
     fixed.current_offset = offsets.current_task;
-    fixed.restart_poll = restart.poll;
-    fixed.restart_futex = restart.futex;
-    fixed.restart_sleep = restart.sleep;
+    fixed.restart_poll = symbols.poll;
+    fixed.restart_futex = symbols.futex;
+    fixed.restart_sleep = symbols.sleep;
     fixed.ignore_tgid = config.ignore_tgid.unwrap_or(0);
     fixed.drop_every = config.faults.drop_every;
     fixed.skip_wakings_every = config.faults.skip_wakings_every;

@@ -15,6 +15,7 @@ use common::worker::hog;
 use lacuna_probes::Config;
 use lacuna_probes::FaultPlan;
 use lacuna_probes::Watch;
+use lacuna_timeline::event::Cycle;
 use lacuna_timeline::event::Event;
 use lacuna_timeline::event::Exit;
 use lacuna_timeline::event::OffState;
@@ -41,6 +42,10 @@ impl Session {
         all.filter(|snapshot| snapshot.thread == thread).collect()
     }
 }
+
+/// Round trips of the test of merging, and the longest cycle that may be merged (`MERGE_OFF_NS`).
+const ROUNDS: usize = 3000;
+const MERGED_NS_MAX: u64 = 10_000;
 
 /// Sleeps briefly, many times.
 fn naps(count: u32) {
@@ -309,7 +314,7 @@ fn root_merged_cycles_add_up_to_their_stretch() {
         }
     });
     let ask = Worker::start("asks", Some(0), move |_| {
-        for _ in 0..3000 {
+        for _ in 0..ROUNDS {
             std::io::Write::write_all(&mut to_b, b"x").unwrap();
             from_b.read_exact(&mut [0]).unwrap();
         }
@@ -320,16 +325,27 @@ fn root_merged_cycles_add_up_to_their_stretch() {
     session.drain_past(now());
     let thread = session.id(tid);
     assert_eq!(holes(&session.links(thread)), 0);
-    let mut count = 0;
+    let mut merged_cycles = 0;
     for event in &session.events {
         let Event::Merged(merged) = event else {
             continue;
         };
         let sum = merged.running_ns + merged.runnable_ns + merged.idle_wake_ns + merged.blocked_ns;
         assert_eq!(sum, merged.end - merged.prev_in.unwrap(), "{merged:?}");
-        count += merged.count;
+        if merged.thread == thread {
+            merged_cycles += merged.count as usize;
+        }
     }
-    assert!(count > 500, "{count}");
+    let cycles = session.cycles(thread, 0, u64::MAX);
+    let whole = cycles.len() + merged_cycles;
+    assert!(whole >= ROUNDS, "each round is a cycle: {whole}");
+    // An emulated machine takes longer than a cycle that may be merged: there it must not happen.
+    let short = |cycle: &&&Cycle| cycle.end - cycle.off.at < MERGED_NS_MAX;
+    let short = cycles.iter().filter(short).count();
+    assert!(
+        merged_cycles > 500 || short < 500,
+        "{merged_cycles} merged, {short} short ones were not"
+    );
 }
 
 #[test]

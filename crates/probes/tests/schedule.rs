@@ -4,8 +4,11 @@
 
 mod common;
 
+use common::Part;
 use common::Session;
 use common::assert_close;
+use common::assert_each_close;
+use common::assert_sum_close;
 use common::holes;
 use common::kernel;
 use common::now;
@@ -14,9 +17,17 @@ use common::worker::Worker;
 use common::worker::burn;
 use common::worker::hog;
 use common::worker::pin_thread;
+use lacuna_timeline::event::Cycle;
+use lacuna_timeline::event::Ns;
 use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::ThreadId;
 use lacuna_timeline::event::Waker;
 use std::time::Duration;
+
+/// Rounds of work; a mark is made every ten.
+const ROUNDS: u32 = 60;
+/// How often the kernel brings its count of the current stretch up to date, at the slowest.
+const TICK_NS: Ns = 4_000_000;
 
 /// What a thread read of itself at one instant, while it was on a CPU.
 #[derive(Clone, Copy, Debug)]
@@ -46,56 +57,88 @@ fn mark() -> Mark {
     }
 }
 
-/// Runs and sleeps in turn behind hogs, between two marks.
-fn work_between_marks(rounds: u32) -> (Mark, Mark) {
+/// Runs and sleeps in turn behind hogs, with a mark at both ends and every ten rounds.
+fn work_between_marks(rounds: u32) -> Vec<Mark> {
     // Its first cycles come before the marks, so that the thread is known by then.
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let first = mark();
-    for round in 0..rounds {
+    let mut marks = vec![mark()];
+    for round in 1..=rounds {
         burn(2_000_000);
         if round % 2 == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
+        if round % 10 == 0 {
+            marks.push(mark());
+        }
     }
-    (first, mark())
+    marks
+}
+
+/// Both ends of the marks.
+fn ends(marks: &[Mark]) -> (Mark, Mark) {
+    (marks[0], marks[marks.len() - 1])
+}
+
+/// What was measured between each two marks, beside the growth of the kernel's counter.
+fn parts(
+    session: &Session,
+    thread: ThreadId,
+    marks: &[Mark],
+    measure: fn(&[&Cycle], Ns) -> (Ns, Ns),
+    truth: fn(&Mark) -> Ns,
+) -> Vec<Part> {
+    let part = |pair: &[Mark]| {
+        let cycles = session.cycles(thread, pair[0].at, pair[1].at);
+        let (measured, slack) = measure(&cycles, pair[1].at - pair[0].at);
+        Part {
+            measured,
+            truth: truth(&pair[1]) - truth(&pair[0]),
+            slack,
+        }
+    };
+    marks.windows(2).map(part).collect()
 }
 
 #[test]
 fn root_run_delay_is_what_schedstat_says() {
     let mut session = Session::start();
     let hogs = [hog("hog-a", 0), hog("hog-b", 0)];
-    let worker = Worker::start("delayed", Some(0), |_| work_between_marks(60));
+    let worker = Worker::start("delayed", Some(0), |_| work_between_marks(ROUNDS));
     let tid = worker.tid;
-    let (first, last) = worker.join();
+    let marks = worker.join();
+    let (first, last) = ends(&marks);
     drop(hogs);
     session.drain_past(last.at);
-    let cycles = session.cycles(session.id(tid), first.at, last.at);
-    let measured: u64 = cycles.iter().map(|cycle| queued_ns(cycle)).sum();
     let truth = last.delay_ns - first.delay_ns;
     assert!(truth > 50_000_000, "the hogs were in the way: {truth}");
-    assert_close("run delay", measured, truth, 2_000 * cycles.len() as u64);
+    let queued = |cycles: &[&Cycle], _| {
+        let sum = cycles.iter().map(|cycle| queued_ns(cycle)).sum();
+        (sum, 2_000 * cycles.len() as u64)
+    };
+    let parts = parts(&session, session.id(tid), &marks, queued, |mark| {
+        mark.delay_ns
+    });
+    assert_sum_close("run delay", &parts, 0);
 }
 
 #[test]
 fn root_time_on_the_cpu_is_what_schedstat_says() {
     let mut session = Session::start();
-    let worker = Worker::start("running", Some(0), |_| work_between_marks(60));
+    let worker = Worker::start("running", Some(0), |_| work_between_marks(ROUNDS));
     let tid = worker.tid;
-    let (first, last) = worker.join();
-    session.drain_past(last.at);
-    let cycles = session.cycles(session.id(tid), first.at, last.at);
-    let off: u64 = cycles.iter().map(|cycle| cycle.end - cycle.off.at).sum();
-    let measured = last.at - first.at - off;
-    let truth = last.on_cpu_ns - first.on_cpu_ns;
+    let marks = worker.join();
+    session.drain_past(ends(&marks).1.at);
     // The kernel takes stolen time out of it, and counts the current stretch up to its last tick.
-    assert_close(
-        "on the CPU",
-        measured,
-        truth,
-        4_000_000 + 2_000 * cycles.len() as u64,
-    );
+    let running = |cycles: &[&Cycle], wall: Ns| {
+        let off: Ns = cycles.iter().map(|cycle| cycle.end - cycle.off.at).sum();
+        (wall - off, 2_000 * cycles.len() as u64)
+    };
+    let parts = parts(&session, session.id(tid), &marks, running, |mark| {
+        mark.on_cpu_ns
+    });
+    assert_sum_close("on the CPU", &parts, TICK_NS);
 }
 
 #[test]
@@ -104,7 +147,7 @@ fn root_switches_are_as_many_as_the_thread_read_of_itself() {
     let rival = hog("rival", 1);
     let worker = Worker::start("counted", Some(1), |_| work_between_marks(80));
     let tid = worker.tid;
-    let (first, last) = worker.join();
+    let (first, last) = ends(&worker.join());
     drop(rival);
     session.drain_past(last.at);
     let thread = session.id(tid);
@@ -128,9 +171,9 @@ fn root_switches_are_as_many_as_the_thread_read_of_itself() {
 fn root_the_culprit_is_the_thread_that_ran_instead() {
     let mut session = Session::start();
     let rival = hog("backup", 0);
-    let worker = Worker::start("victim", Some(0), |_| work_between_marks(60));
+    let worker = Worker::start("victim", Some(0), |_| work_between_marks(ROUNDS));
     let (tid, rival_tid) = (worker.tid, rival.tid);
-    let (first, last) = worker.join();
+    let (first, last) = ends(&worker.join());
     drop(rival);
     session.drain_past(last.at);
     let culprit = session.id(rival_tid);
@@ -199,16 +242,12 @@ fn root_a_wait_over_two_cpus_is_the_delay_that_the_kernel_counted() {
     let thread = session.id(tid);
     let holes = holes(&session.links(thread));
     assert_eq!(holes, 0, "{:#?}", session.probes.counters());
-    for pair in marks.windows(2) {
-        let cycles = session.cycles(thread, pair[0].at, pair[1].at);
-        let measured: u64 = cycles.iter().map(|cycle| queued_ns(cycle)).sum();
-        let truth = pair[1].delay_ns - pair[0].delay_ns;
-        let slack = truth / 100 + 50_000 * cycles.len() as u64;
-        assert!(
-            measured.abs_diff(truth) <= slack,
-            "measured {measured}, the kernel says {truth}: {cycles:#?}"
-        );
-    }
+    let queued = |cycles: &[&Cycle], _| {
+        let sum = cycles.iter().map(|cycle| queued_ns(cycle)).sum();
+        (sum, 50_000 * cycles.len() as u64)
+    };
+    let parts = parts(&session, thread, &marks, queued, |mark| mark.delay_ns);
+    assert_each_close("run delay", &parts, 0);
 }
 
 #[test]

@@ -6,12 +6,15 @@
 mod common;
 
 use common::Session;
+use common::assert_close;
 use common::kernel::CpuGroup;
 use common::now;
 use common::worker::GoOn;
 use common::worker::Worker;
 use common::worker::burn;
 use common::worker::hog;
+use lacuna_probes::LimitClock;
+use lacuna_timeline::event::Cycle;
 use lacuna_timeline::event::Ns;
 use lacuna_timeline::event::OffState;
 
@@ -28,6 +31,16 @@ fn work(go_on: GoOn<'_>) {
 }
 
 impl Session {
+    /// Since when a limit may have denied it the CPU: since it left it, or since it was woken into a
+    /// throttled queue, which on a kernel that marks the thread itself does not happen.
+    fn denied_from(&self, cycle: &Cycle) -> Ns {
+        if cycle.off.state == OffState::Runnable {
+            return cycle.off.at;
+        }
+        assert_ne!(self.limits, LimitClock::Task, "{cycle:?}");
+        cycle.enqueued.expect("it was queued")
+    }
+
     /// The stretches in which a limit denied the CPU to one of these threads, with the group's id.
     fn throttled(&self, tids: &[u32]) -> Vec<(Ns, Ns, u64)> {
         let mut all = Vec::new();
@@ -36,10 +49,13 @@ impl Session {
                 let Some(throttle) = cycle.throttle else {
                     continue;
                 };
-                assert_eq!(cycle.off.state, OffState::Runnable, "{cycle:?}");
-                assert!(cycle.off.at + throttle.ns <= cycle.end, "{cycle:?}");
-                let until = throttle.until.unwrap_or(cycle.off.at + throttle.ns);
-                all.push((cycle.off.at, until, throttle.cgroup));
+                let from = self.denied_from(cycle);
+                assert!(from + throttle.ns <= cycle.end, "{cycle:?}");
+                let estimated = self.limits == LimitClock::Estimated;
+                assert_eq!(throttle.estimated, estimated, "{cycle:?}");
+                assert!(!estimated || throttle.until.is_none(), "{cycle:?}");
+                let until = throttle.until.unwrap_or(from + throttle.ns);
+                all.push((from, until, throttle.cgroup));
             }
         }
         all.sort();
@@ -57,9 +73,15 @@ fn union(stretches: &[(Ns, Ns, u64)]) -> Ns {
     sum
 }
 
-/// Lets one thread work in each of these groups, and returns what was recorded beside what the kernel
-/// says of `stat`.
-fn limited(groups: &[&CpuGroup], stat: &CpuGroup) -> (Vec<(Ns, Ns, u64)>, Ns) {
+/// What was recorded of threads under a limit, each by itself, beside what the kernel says of its group.
+struct Limited {
+    limits: LimitClock,
+    threads: Vec<Vec<(Ns, Ns, u64)>>,
+    truth: Ns,
+}
+
+/// Lets one thread work in each of these groups, and compares with `stat`.
+fn limited(groups: &[&CpuGroup], stat: &CpuGroup) -> Limited {
     let mut session = Session::start();
     let workers: Vec<Worker<()>> = (0..groups.len())
         .map(|number| Worker::start(&format!("limited-{number}"), Some(0), work))
@@ -75,7 +97,40 @@ fn limited(groups: &[&CpuGroup], stat: &CpuGroup) -> (Vec<(Ns, Ns, u64)>, Ns) {
     }
     let truth = stat.throttled_ns() - before;
     session.drain_past(now());
-    (session.throttled(&tids), truth)
+    let threads = tids.iter().map(|&tid| session.throttled(&[tid]));
+    Limited {
+        limits: session.limits,
+        threads: threads.collect(),
+        truth,
+    }
+}
+
+impl Limited {
+    /// Where the kernel marks threads one by one, at least one of the group is denied the CPU for as
+    /// long as the group is; where it denies the whole queue, each that would run is.
+    #[track_caller]
+    fn assert_like_the_group(&self) {
+        assert!(self.truth > WORK_NS / 4, "it worked: {}", self.truth);
+        if self.limits == LimitClock::Task {
+            let mut all = self.threads.concat();
+            all.sort();
+            assert_close("throttled", union(&all), self.truth, slack(&all));
+            return;
+        }
+        for thread in &self.threads {
+            assert_close("throttled", union(thread), self.truth, slack(thread));
+        }
+    }
+
+    /// `among` limits above them. Where the kernel marks no thread, one that strikes while a thread is
+    /// queued already has no name, unless it is the only one.
+    #[track_caller]
+    fn assert_all_by(&self, group: &CpuGroup, among: usize) {
+        let unnamed = self.limits != LimitClock::Task && among > 1;
+        let by = |&(_, _, cgroup): &(Ns, Ns, u64)| cgroup == group.id() || unnamed && cgroup == 0;
+        let all = self.threads.concat();
+        assert!(all.iter().all(by), "{all:?}");
+    }
 }
 
 /// A queue is throttled a little before the thread leaves, once for each time.
@@ -87,23 +142,23 @@ fn slack(stretches: &[(Ns, Ns, u64)]) -> Ns {
 fn root_one_thread_is_throttled_as_long_as_its_group() {
     let group = CpuGroup::new("one");
     group.limit(QUOTA_US, PERIOD_US);
-    let (stretches, truth) = limited(&[&group], &group);
-    assert!(truth > WORK_NS / 4, "the limit worked: {truth}");
-    common::assert_close("throttled", union(&stretches), truth, slack(&stretches));
-    assert!(
-        stretches.iter().all(|&(_, _, cgroup)| cgroup == group.id()),
-        "{stretches:?}"
-    );
+    let limited = limited(&[&group], &group);
+    limited.assert_like_the_group();
+    limited.assert_all_by(&group, 1);
 }
 
 #[test]
 fn root_three_threads_together_are_throttled_as_long_as_their_group() {
     let group = CpuGroup::new("three");
     group.limit(QUOTA_US, PERIOD_US);
-    let (stretches, truth) = limited(&[&group; 3], &group);
-    let sum: Ns = stretches.iter().map(|(from, to, _)| to - from).sum();
-    common::assert_close("throttled", union(&stretches), truth, slack(&stretches));
-    assert!(sum > truth * 2, "each of them waited: {sum} of {truth}");
+    let limited = limited(&[&group; 3], &group);
+    limited.assert_like_the_group();
+    let sum: Ns = limited.threads.iter().map(|thread| union(thread)).sum();
+    assert!(
+        sum > limited.truth * 2,
+        "each of them waited: {sum} of {}",
+        limited.truth
+    );
 }
 
 #[test]
@@ -111,9 +166,9 @@ fn root_a_hog_outside_is_not_the_limit() {
     let group = CpuGroup::new("outside");
     group.limit(QUOTA_US, PERIOD_US);
     let outside = hog("outside", 0);
-    let (stretches, truth) = limited(&[&group], &group);
+    let limited = limited(&[&group], &group);
     drop(outside);
-    common::assert_close("throttled", union(&stretches), truth, slack(&stretches));
+    limited.assert_like_the_group();
 }
 
 #[test]
@@ -123,12 +178,9 @@ fn root_the_outer_of_two_limits_is_named() {
     let inner = outer.nested("inner");
     inner.limit(QUOTA_US, PERIOD_US);
     // Two threads share what the outer limit allows, so that the inner one is never reached.
-    let (stretches, truth) = limited(&[&inner, &outer], &outer);
-    common::assert_close("throttled", union(&stretches), truth, slack(&stretches));
-    assert!(
-        stretches.iter().all(|&(_, _, cgroup)| cgroup == outer.id()),
-        "{stretches:?}"
-    );
+    let limited = limited(&[&inner, &outer], &outer);
+    limited.assert_like_the_group();
+    limited.assert_all_by(&outer, 2);
     drop(inner);
 }
 
@@ -149,5 +201,34 @@ fn root_a_limit_that_changes_meanwhile_is_followed() {
     let truth = group.throttled_ns() - before;
     session.drain_past(now());
     let stretches = session.throttled(&[tid]);
-    common::assert_close("throttled", union(&stretches), truth, slack(&stretches));
+    assert_close("throttled", union(&stretches), truth, slack(&stretches));
+}
+
+/// The thread is off the CPU by itself most of the time, so that it is woken into the limit again and
+/// again, while another of its group uses the quota up.
+#[test]
+fn root_a_thread_woken_while_its_group_is_denied_waits_for_the_limit() {
+    let group = CpuGroup::new("woken");
+    group.limit(QUOTA_US, PERIOD_US);
+    let mut session = Session::start();
+    let rival = Worker::start("rival", Some(0), work);
+    let sleeper = Worker::start("sleeper", Some(0), |go_on| {
+        while go_on() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    });
+    let tid = sleeper.tid;
+    let before = group.throttled_ns();
+    group.take(rival.tid);
+    group.take(tid);
+    burn(WORK_NS);
+    let truth = group.throttled_ns() - before;
+    sleeper.finish();
+    rival.finish();
+    session.drain_past(now());
+    let denied = union(&session.throttled(&[tid]));
+    assert!(
+        denied > truth / 2 && denied < truth + truth / 10,
+        "denied {denied}, the group {truth}"
+    );
 }

@@ -6,6 +6,7 @@ mod common;
 
 use common::Session;
 use common::child::Steps;
+use common::disk::Disk;
 use common::kernel;
 use common::now;
 use common::until;
@@ -214,8 +215,8 @@ fn root_a_condition_variable_names_nobody() {
 fn root_a_flush_has_its_file_and_its_stack() {
     let mut session = Session::start();
     let name = format!("flush-{}", std::process::id());
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
-    let file_path = path.clone();
+    let disk = Disk::new();
+    let file_path = disk.path.join(&name);
     let worker = Worker::start("flushes", None, move |_| {
         std::thread::sleep(Duration::from_millis(1));
         let mut file = std::fs::File::create(file_path).unwrap();
@@ -226,7 +227,6 @@ fn root_a_flush_has_its_file_and_its_stack() {
     });
     let tid = worker.tid;
     worker.join();
-    std::fs::remove_file(&path).unwrap();
     session.drain_past(now());
     let waits = session.waits(session.id(tid), Call::Sync);
     assert!(!waits.is_empty());

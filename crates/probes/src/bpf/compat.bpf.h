@@ -63,12 +63,27 @@ static __always_inline u64 queue_throttled_ns(struct cfs_rq *queue)
 		return queue->throttled_clock_self_time;
 	if (bpf_core_field_exists(queue->throttled_clock_pelt_time))
 		return queue->throttled_clock_pelt_time;
-	return BPF_CORE_READ((struct cfs_rq___task_clock *)queue, throttled_clock_task_time);
+	return ((struct cfs_rq___task_clock *)queue)->throttled_clock_task_time;
 }
 
 static __always_inline u64 queue_throttled_since(struct cfs_rq *queue)
 {
 	return has_queue_clock() ? queue->throttled_clock_self : 0;
+}
+
+/* The same of a queue whose address was read by a helper. */
+static __always_inline u64 read_queue_throttled_ns(struct cfs_rq *queue)
+{
+	if (has_queue_clock())
+		return BPF_CORE_READ(queue, throttled_clock_self_time);
+	if (bpf_core_field_exists(queue->throttled_clock_pelt_time))
+		return BPF_CORE_READ(queue, throttled_clock_pelt_time);
+	return BPF_CORE_READ((struct cfs_rq___task_clock *)queue, throttled_clock_task_time);
+}
+
+static __always_inline u64 read_queue_throttled_since(struct cfs_rq *queue)
+{
+	return has_queue_clock() ? BPF_CORE_READ(queue, throttled_clock_self) : 0;
 }
 
 /* CONFIG_FAIR_GROUP_SCHED off: entities know no queue, and enqueue times are not recorded. */

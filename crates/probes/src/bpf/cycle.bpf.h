@@ -30,6 +30,12 @@ static __always_inline u64 enqueued_at(struct arrival *in)
 	return in->now - (in->clock - in->queued);
 }
 
+/* When it began to wait for a CPU; a thread that was woken, at its enqueue. */
+static __always_inline u64 wait_began(struct thread_state *state, struct arrival *in)
+{
+	return state->flags & THREAD_RUNNABLE ? state->out : enqueued_at(in);
+}
+
 static __always_inline u32 cycle_flags(struct thread_state *state, struct arrival *in)
 {
 	u32 flags = 0;
@@ -117,11 +123,13 @@ static __always_inline u64 blame_from(struct arrival *in)
 	/* The run queue's clock of switch-out may be a little older than its instant. */
 	u64 from = in->clock - in->off_ns;
 
-	if (in->throttle_ns && in->exact)
-		from += in->throttle_ns;
 	if (in->from_idle || !in->queued)
 		return in->clock;
-	return in->queued > from ? in->queued : from;
+	if (in->queued > from)
+		from = in->queued;
+	if (in->throttle_ns && in->exact)
+		from += in->throttle_ns;
+	return from;
 }
 
 static __noinline int fill_long(struct long_record *record, struct thread_state *state,
@@ -135,7 +143,8 @@ static __noinline int fill_long(struct long_record *record, struct thread_state 
 	record->migrated_ns = state->migrated_ns;
 	record->migrated_at = state->migrated_at;
 	record->throttle_ns = in->throttle_ns;
-	record->throttle_until = in->throttle_ns && in->exact ? state->out + in->throttle_ns : 0;
+	record->throttle_until =
+		in->throttle_ns && in->exact ? wait_began(state, in) + in->throttle_ns : 0;
 	record->throttle_cgroup = state->throttle.cgroup;
 	if (!has_queue_clock())
 		record->header.flags |= FLAG_ESTIMATED;

@@ -51,6 +51,7 @@ enum futex_kind *unused_futex __attribute__((unused));
 enum detour_kind *unused_detour_kind __attribute__((unused));
 enum call_class *unused_class __attribute__((unused));
 enum special_id *unused_special __attribute__((unused));
+enum record_limits *unused_limits __attribute__((unused));
 enum watch_bits *unused_watch __attribute__((unused));
 
 /* Every context switch, interrupts off, in the context of the thread that leaves. 5.18 on. */

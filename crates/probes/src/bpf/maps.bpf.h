@@ -12,12 +12,6 @@
 #define OCCUPANCY_WALK (SLICES + SLICES_MORE)
 /* Direct-mapped memory of what was already sent; at a collision the older one is sent again. */
 #define SEEN_ENTRIES 8192
-/*
- * Threads that can be known at once where the kernel cannot keep our state with a task (17 MB of
- * locked memory there, none elsewhere). Beyond it a thread has no state: it is counted as a storage
- * failure at each of its switches, and its time is unknown.
- */
-#define THREAD_TABLE_MAX 32768
 /* Processes that can be selected at once; beyond it watch_process fails. */
 #define WATCHED_PROCESSES_MAX 4096
 /* The real size is set at load. */
@@ -75,8 +69,8 @@ struct open_detour {
 };
 
 struct throttle_state {
-	u64 leaf;       /* address of the leaf queue */
-	u64 clock;      /* its run queue's clock at switch-out */
+	u64 leaf;       /* address of the leaf queue; 0: no limit */
+	u64 clock;      /* its run queue's clock when the wait for a CPU began */
 	u64 began;      /* C0 */
 	u64 sum;        /* S0 */
 	u64 closed_ns;  /* on queues that it left by migration */
@@ -130,7 +124,8 @@ struct thread_state {
 	u32 unused;
 	struct record_wait wait;
 	struct resolved_file resolved;
-	struct throttle_state throttle;
+	struct throttle_state throttle; /* since it left the CPU runnable */
+	struct throttle_state woken;    /* since it was woken; only before 6.18 */
 	struct open_detour detours[OPEN_DETOURS];
 	struct merged_state merged;
 };
@@ -184,7 +179,11 @@ struct {
 	__type(value, struct thread_state);
 } threads SEC(".maps");
 
-/* The same before 5.12, by the address of the task; store.bpf.h says who may touch it when. */
+/*
+ * The same before 5.12, by the address of the task; store.bpf.h says who may touch it when. At its
+ * limit a thread has no state: that is counted as a storage failure at each of its switches, and its
+ * time is unknown. It takes 19 MB of locked memory, and is not made where it is not needed.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, THREAD_TABLE_MAX);

@@ -92,6 +92,7 @@ enum record_limits {
 	OBJECT_NAME = 48,
 	CALLS_MAX = 512, /* system call numbers that the class table knows */
 	PORTS_MAX = 4,
+	THREAD_TABLE_MAX = 32768, /* threads that can be known where the kernel keeps nothing for us */
 };
 
 struct record_header {

@@ -10,16 +10,28 @@
 #ifndef LACUNA_SCHED_H
 #define LACUNA_SCHED_H
 
+/* Both waits, at switch-in: of a thread that left the CPU runnable, and of one that was woken. */
+static __always_inline void throttle_cycle(struct thread_state *state, struct task_struct *task,
+					   struct arrival *in)
+{
+	bool exact = false;
+
+	if (state->flags & THREAD_THROTTLED) {
+		in->throttle_ns = throttle_in(&state->throttle, task, in->off_ns, &exact);
+	} else if (!has_throttled_mark() && state->woken.leaf && in->queued &&
+		   in->queued < in->clock && !(state->flags & THREAD_RUNNABLE)) {
+		state->woken.clock = in->queued;
+		state->throttle.cgroup = state->woken.cgroup;
+		in->throttle_ns = throttle_in(&state->woken, task, in->clock - in->queued, &exact);
+	}
+	in->exact = exact;
+}
+
 static __always_inline void end_cycle(struct cpu_state *cpu, struct thread_state *state,
 				      struct task_struct *task, struct arrival *in)
 {
 	in->off_ns = in->now - state->out;
-	if (state->flags & THREAD_THROTTLED) {
-		bool exact = false;
-
-		in->throttle_ns = throttle_in(state, task, in->off_ns, &exact);
-		in->exact = exact;
-	}
+	throttle_cycle(state, task, in);
 	if (!in->unseen && wants_stack(state, in->off_ns))
 		in->stack = take_stack(cpu, task);
 	if ((control.merge_short || state->merged.count) && merge(cpu, state, task, in))
@@ -58,6 +70,7 @@ static __always_inline void come_in(struct cpu_state *cpu, struct thread_state *
 	state->migrated_at = 0;
 	state->migrated_ns = 0;
 	state->flags &= ~THREAD_THROTTLED;
+	state->woken.leaf = 0;
 }
 
 static __always_inline void save_open_detours(struct record_wait *wait, struct thread_state *state)
@@ -299,6 +312,7 @@ static __always_inline void waking(struct task_struct *task)
 	cpu = this_cpu();
 	if (!cpu || injected_skip(cpu))
 		return;
+	throttle_woken(state, task);
 	state->waker = waker_now(cpu);
 	state->waking = bpf_ktime_get_ns();
 }
@@ -325,6 +339,8 @@ static __always_inline void born(struct task_struct *task)
 		state->run_delay = task->sched_info.run_delay;
 		state->runs = task->sched_info.pcount;
 		state->out = state->since;
+		if (!has_throttled_mark() && has_bandwidth())
+			throttle_out(state, task);
 	}
 	announce_own(cpu, state, task);
 }
@@ -337,9 +353,11 @@ static __always_inline void migrated(struct task_struct *task, int cpu)
 
 	if (!state || !state->out || !(state->flags & THREAD_WATCHED))
 		return;
-	if (state->flags & THREAD_THROTTLED)
-		throttle_moved(state, task, cpu);
 	waited = task->sched_info.run_delay - state->run_delay;
+	if (state->flags & THREAD_THROTTLED)
+		throttle_moved(&state->throttle, task, cpu, waited);
+	else if (!has_throttled_mark() && state->woken.leaf)
+		throttle_moved(&state->woken, task, cpu, waited);
 	if (!waited)
 		return;
 	state->migrated_ns = waited;

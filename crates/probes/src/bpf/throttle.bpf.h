@@ -5,6 +5,8 @@
  * A thread that is off the CPU since switch-out O was denied it until the limit let go:
  * C0 + (S1 - S0) on the run queue's clock, where C0 is when its leaf queue was throttled, and S0 and
  * S1 are the queue's throttled time at switch-out and switch-in. A blocked thread is never throttled.
+ * Before 6.18 one that is woken while its queue is throttled waits there: then all of this is counted
+ * from the waking, and the wait begins at the enqueue.
  */
 #ifndef LACUNA_THROTTLE_H
 #define LACUNA_THROTTLE_H
@@ -16,6 +18,8 @@
 struct limits {
 	u64 throttled_periods; /* summed */
 	u64 shortest_period_ns;
+	u64 innermost; /* cgroups whose limits they are */
+	u64 outermost;
 };
 
 static __noinline int limits_above(struct cfs_rq *leaf, struct limits *limits)
@@ -24,11 +28,16 @@ static __noinline int limits_above(struct cfs_rq *leaf, struct limits *limits)
 
 	limits->throttled_periods = 0;
 	limits->shortest_period_ns = NO_QUOTA;
+	limits->innermost = 0;
+	limits->outermost = 0;
 	for (int i = 0; i < LIMITS_MAX && group; i++) {
 		u64 period = group->cfs_bandwidth.period;
 
 		if (group->cfs_bandwidth.quota != NO_QUOTA) {
 			limits->throttled_periods += group->cfs_bandwidth.nr_throttled;
+			limits->outermost = group->css.cgroup->kn->id;
+			if (!limits->innermost)
+				limits->innermost = limits->outermost;
 			if (period < limits->shortest_period_ns)
 				limits->shortest_period_ns = period;
 		}
@@ -54,13 +63,13 @@ static __noinline u64 throttled_cgroup(struct cfs_rq *leaf)
 	return 0;
 }
 
-/* A thread leaves the CPU runnable: remember the clocks if a limit took it off, or may have. */
-static __noinline int throttle_out(struct thread_state *state, struct task_struct *task)
+/* Remembers the clocks of the thread's queue, if there is a limit above it. */
+static __noinline int throttle_open(struct throttle_state *throttle, struct task_struct *task)
 {
-	struct throttle_state *throttle = &state->throttle;
 	struct cfs_rq *leaf = leaf_queue(task);
 	struct limits limits;
 
+	throttle->leaf = 0;
 	if (!leaf)
 		return 0;
 	limits_above(leaf, &limits);
@@ -71,10 +80,20 @@ static __noinline int throttle_out(struct thread_state *state, struct task_struc
 	throttle->began = queue_throttled_since(leaf);
 	throttle->sum = queue_throttled_ns(leaf);
 	throttle->periods = limits.throttled_periods;
-	throttle->cgroup = throttled_cgroup(leaf);
 	throttle->closed_ns = 0;
-	state->flags |= THREAD_THROTTLED;
+	throttle->cgroup = throttled_cgroup(leaf);
+	/* Before 6.18 it may strike later; where there is one only, it is that one. */
+	if (!throttle->cgroup && limits.innermost == limits.outermost)
+		throttle->cgroup = limits.innermost;
 	return 0;
+}
+
+/* A thread leaves the CPU runnable, and a limit took it off, or may have. */
+static __always_inline void throttle_out(struct thread_state *state, struct task_struct *task)
+{
+	throttle_open(&state->throttle, task);
+	if (state->throttle.leaf)
+		state->flags |= THREAD_THROTTLED;
 }
 
 /* How long the limit has denied the CPU on this queue up to `clock`. */
@@ -88,12 +107,15 @@ static __always_inline u64 denied_ns(struct throttle_state *throttle, u64 sum)
 	return until > throttle->clock ? until - throttle->clock : 0;
 }
 
-/* The thread is moved to another CPU: close the sum on the old queue, open one on the new. */
-static __noinline int throttle_moved(struct thread_state *state, struct task_struct *task, u32 cpu)
+/*
+ * The thread is moved to another CPU, after it had been queued that long: close the sum on the old
+ * queue, open one on the new.
+ */
+static __noinline int throttle_moved(struct throttle_state *throttle, struct task_struct *task,
+				     u32 cpu, u64 queued_ns)
 {
-	struct throttle_state *throttle = &state->throttle;
 	struct cfs_rq *old = leaf_queue(task), *new = NULL;
-	u64 sum, since;
+	u64 sum, since, denied;
 
 	if (!old)
 		return 0;
@@ -101,14 +123,15 @@ static __noinline int throttle_moved(struct thread_state *state, struct task_str
 	since = queue_throttled_since(old);
 	if (since) /* still throttled there: it counts up to now */
 		sum += old->rq->clock - since;
-	throttle->closed_ns += denied_ns(throttle, sum);
+	denied = denied_ns(throttle, sum);
+	throttle->closed_ns += denied < queued_ns ? denied : queued_ns;
 	bpf_probe_read_kernel(&new, sizeof(new), old->tg->cfs_rq + cpu);
 	if (!new)
 		return 0;
 	throttle->leaf = (u64)new;
 	throttle->clock = BPF_CORE_READ(new, rq, clock);
-	throttle->began = has_queue_clock() ? BPF_CORE_READ(new, throttled_clock_self) : 0;
-	throttle->sum = has_queue_clock() ? BPF_CORE_READ(new, throttled_clock_self_time) : 0;
+	throttle->began = read_queue_throttled_since(new);
+	throttle->sum = read_queue_throttled_ns(new);
 	return 0;
 }
 
@@ -128,11 +151,13 @@ static __always_inline bool throttled_once(struct throttle_state *throttle, stru
 	       off_ns < limits.shortest_period_ns;
 }
 
-/* What was denied, at switch-in; 0 where nothing was. `exact`: it came first and in one piece. */
-static __noinline u64 throttle_in(struct thread_state *state, struct task_struct *task, u64 off_ns,
-				  bool *exact)
+/*
+ * What was denied, at switch-in, of a wait for a CPU of that length; 0 where nothing was. `exact`: it
+ * came first and in one piece.
+ */
+static __noinline u64 throttle_in(struct throttle_state *throttle, struct task_struct *task,
+				  u64 wait_ns, bool *exact)
 {
-	struct throttle_state *throttle = &state->throttle;
 	struct cfs_rq *leaf = leaf_queue(task);
 	u64 ns = throttle->closed_ns;
 
@@ -140,8 +165,15 @@ static __noinline u64 throttle_in(struct thread_state *state, struct task_struct
 		return 0;
 	if (throttle->leaf == (u64)leaf)
 		ns += denied_ns(throttle, queue_throttled_ns(leaf));
-	*exact = throttled_once(throttle, leaf, off_ns);
-	return ns < off_ns ? ns : off_ns;
+	*exact = throttled_once(throttle, leaf, wait_ns);
+	return ns < wait_ns ? ns : wait_ns;
+}
+
+/* A new wait for a CPU begins where none was measured. */
+static __always_inline void throttle_woken(struct thread_state *state, struct task_struct *task)
+{
+	if (!has_throttled_mark() && has_bandwidth())
+		throttle_open(&state->woken, task);
 }
 
 #endif

@@ -31,6 +31,16 @@ pub fn symbols(frames: &[u64]) -> Vec<Box<str>> {
     frames.iter().map(name).collect()
 }
 
+/// Whether this machine is emulated in software: its clocks are right, and its CPUs are slow and stop now
+/// and then.
+pub fn emulated() -> bool {
+    static EMULATED: OnceLock<bool> = OnceLock::new();
+    *EMULATED.get_or_init(|| {
+        let text = fs::read_to_string("/proc/cpuinfo").unwrap();
+        text.contains("QEMU TCG CPU")
+    })
+}
+
 /// `/proc/thread-self/schedstat`: on-CPU nanoseconds, run-queue delay nanoseconds.
 pub fn schedstat() -> (u64, u64) {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
@@ -91,22 +101,38 @@ pub struct CpuGroup {
 const V1: &str = "/sys/fs/cgroup/cpu";
 const V2: &str = "/sys/fs/cgroup";
 
+/// The version 2 cgroup of this process: a threaded group below it may take single threads.
+fn own_v2() -> PathBuf {
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    Path::new(V2).join(line.expect("cgroup version 2 is mounted"))
+}
+
 impl CpuGroup {
     pub fn new(name: &str) -> CpuGroup {
-        let v2 = !Path::new(V1).join("cpu.cfs_quota_us").exists() && !Path::new(V1).exists();
-        let root = if v2 { V2 } else { V1 };
-        let path = Path::new(root).join(format!("lacuna-{name}-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        CpuGroup { path, v2 }
+        let v2 = !Path::new(V1).exists();
+        let root = if v2 { own_v2() } else { V1.into() };
+        CpuGroup::within(
+            &root,
+            &format!("lacuna-{name}-{}", std::process::id()),
+            v2,
+        )
     }
 
     pub fn nested(&self, name: &str) -> CpuGroup {
-        if self.v2 {
-            fs::write(self.path.join("cgroup.subtree_control"), "+cpu").unwrap();
+        CpuGroup::within(&self.path, name, self.v2)
+    }
+
+    fn within(parent: &Path, name: &str, v2: bool) -> CpuGroup {
+        if v2 {
+            fs::write(parent.join("cgroup.subtree_control"), "+cpu").unwrap();
         }
-        let path = self.path.join(name);
+        let path = parent.join(name);
         fs::create_dir(&path).unwrap();
-        CpuGroup { path, v2: self.v2 }
+        if v2 {
+            fs::write(path.join("cgroup.type"), "threaded").unwrap();
+        }
+        CpuGroup { path, v2 }
     }
 
     /// Microseconds of CPU in each period.
@@ -120,7 +146,7 @@ impl CpuGroup {
         }
     }
 
-    /// Moves a thread here (version 2: its whole process, if it is not in a threaded subtree).
+    /// Moves a thread here.
     pub fn take(&self, tid: u32) {
         let file = if self.v2 { "cgroup.threads" } else { "tasks" };
         fs::write(self.path.join(file), tid.to_string()).unwrap();
