@@ -9,6 +9,7 @@
 
 mod checks;
 mod hooks;
+mod kernel;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -28,6 +29,7 @@ use lacuna_host::Root;
 use lacuna_host::clock::Clock;
 use lacuna_host::socket::ConnectionOwners;
 use lacuna_probes::HookReport;
+use lacuna_probes::KernelFacts;
 use lacuna_timeline::Cause;
 use serde::Serialize;
 
@@ -120,6 +122,8 @@ fn every_cause() -> impl Iterator<Item = Cause> {
 struct Trials {
     /// Each hook, loaded and attached.
     hooks: Vec<HookReport>,
+    /// What the probes make of this kernel.
+    kernel: Result<KernelFacts, String>,
     /// Half-width of the error between the two clocks, nanoseconds.
     clock_error_ns: Result<u64, String>,
     /// Whether the owner of a connection was found.
@@ -130,6 +134,7 @@ impl Trials {
     fn make(root: &Root) -> Self {
         Self {
             hooks: lacuna_probes::try_each_hook(),
+            kernel: lacuna_probes::kernel_facts().map_err(|error| error.to_string()),
             clock_error_ns: Clock::new()
                 .map(|clock| clock.history().error_ns())
                 .map_err(|error| error.to_string()),
@@ -152,6 +157,7 @@ impl Report {
             checks::processes(root),
         ];
         checks.extend(trials.hooks.iter().map(hooks::check));
+        checks.extend(kernel::checks(&trials.kernel));
         checks.extend([
             checks::kernel_symbols(root),
             checks::control_groups(root),

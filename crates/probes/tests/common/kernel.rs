@@ -112,11 +112,7 @@ impl CpuGroup {
     pub fn new(name: &str) -> CpuGroup {
         let v2 = !Path::new(V1).exists();
         let root = if v2 { own_v2() } else { V1.into() };
-        CpuGroup::within(
-            &root,
-            &format!("lacuna-{name}-{}", std::process::id()),
-            v2,
-        )
+        CpuGroup::within(&root, &format!("lacuna-{name}-{}", std::process::id()), v2)
     }
 
     pub fn nested(&self, name: &str) -> CpuGroup {

@@ -246,5 +246,10 @@ pub fn assert_sum_close(what: &str, parts: &[Part], once: Ns) {
     }
     let sum = |of: fn(&Part) -> Ns| parts.iter().map(of).sum::<Ns>();
     let slack = sum(|part| part.slack) + once;
-    assert_close(what, sum(|part| part.measured), sum(|part| part.truth), slack);
+    assert_close(
+        what,
+        sum(|part| part.measured),
+        sum(|part| part.truth),
+        slack,
+    );
 }
