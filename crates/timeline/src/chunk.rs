@@ -7,6 +7,7 @@
 use crate::codec;
 use crate::codec::Context;
 use crate::codec::Last;
+use crate::codec::Reader;
 use crate::event::Ns;
 use crate::record::Body;
 use crate::record::Record;
@@ -29,8 +30,6 @@ pub(crate) struct Chunk {
     pub(crate) before: Option<Last>,
     /// From here on it speaks.
     pub(crate) start: Ns,
-    /// The end of its last record.
-    pub(crate) end: Ns,
     pub(crate) records: u32,
     pub(crate) segments: u32,
 }
@@ -42,7 +41,6 @@ impl Chunk {
             bytes: Vec::new(),
             before,
             start: 0,
-            end: 0,
             records: 0,
             segments: 0,
         };
@@ -56,7 +54,6 @@ impl Chunk {
             self.start = record.start();
         }
         codec::write(&mut self.bytes, context, record);
-        self.end = record.end;
         self.records += 1;
         self.segments += record.segments() as u32;
     }
@@ -79,12 +76,9 @@ impl Chunk {
     }
 
     /// Its records, from the first.
-    pub(crate) fn read(&self) -> Records<'_> {
-        Records {
-            bytes: &self.bytes,
-            context: Context::new(self.before.unwrap_or_default()),
-            at: self.before,
-        }
+    pub(crate) fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let mut records = Records::of(Some(self));
+        std::iter::from_fn(move || records.advance().then(|| records.record.clone()))
     }
 
     /// Grows by doubling up to [`CHUNK_BYTES`]. A rare record that is larger than what is left makes
@@ -98,30 +92,55 @@ impl Chunk {
     }
 }
 
-/// Reads a chunk's records in order.
+/// Reads a chunk's records in order, each over the one before.
 pub(crate) struct Records<'c> {
-    bytes: &'c [u8],
+    input: Reader<'c>,
     context: Context,
-    at: Option<Last>,
+    /// What the record before the current one ended with; `None`: there was none.
+    before: Option<Last>,
+    /// What the current one ended with.
+    last: Option<Last>,
+    record: Record,
 }
 
 /// A record, and what the one before it ended with; `None`: there was none.
-#[derive(Debug)]
-pub(crate) struct Read {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Read<'r> {
     pub(crate) before: Option<Last>,
-    pub(crate) record: Record,
+    pub(crate) record: &'r Record,
 }
 
-impl Iterator for Records<'_> {
-    type Item = Read;
+impl<'c> Records<'c> {
+    /// Before the first record of a chunk; `None`: there are none.
+    pub(crate) fn of(chunk: Option<&'c Chunk>) -> Records<'c> {
+        let before = chunk.and_then(|chunk| chunk.before);
+        Records {
+            input: Reader::new(chunk.map_or(&[], |chunk| &chunk.bytes)),
+            context: Context::new(before.unwrap_or_default()),
+            before,
+            last: before,
+            record: Record::blank(),
+        }
+    }
 
-    fn next(&mut self) -> Option<Read> {
-        let mut record = codec::read(&mut self.bytes, &mut self.context)?;
-        let before = self.at.replace(self.context.last);
-        if let (None, Body::Cycle(off)) = (before, &mut record.body) {
+    /// Reads the next record; false at the end, where there is no current one.
+    pub(crate) fn advance(&mut self) -> bool {
+        if codec::read(&mut self.input, &mut self.context, &mut self.record).is_none() {
+            return false;
+        }
+        self.before = self.last.replace(self.context.last);
+        if let (None, Body::Cycle(off)) = (self.before, &mut self.record.body) {
             // Which CPU it came from was not seen.
             off.moved = false;
         }
-        Some(Read { before, record })
+        true
+    }
+
+    /// The current record.
+    pub(crate) fn current(&self) -> Read<'_> {
+        Read {
+            before: self.before,
+            record: &self.record,
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::event::ShortDetours;
 use crate::record::Body;
 use crate::record::Record;
 use crate::record::Sums;
-use bytes::Reader;
+pub(crate) use bytes::Reader;
 use bytes::Writer;
 use wait::Rings;
 
@@ -128,9 +128,13 @@ pub(crate) fn write(bytes: &mut Vec<u8>, context: &mut Context, record: &Record)
     context.advance(record);
 }
 
-/// Reads the next record of a chunk; `None` at its end.
-pub(crate) fn read(bytes: &mut &[u8], context: &mut Context) -> Option<Record> {
-    let mut input = Reader { bytes };
+/// Reads the next record of a chunk over the one before, which saves moving it from hand to hand;
+/// `None` at its end, and then `record` means nothing.
+pub(crate) fn read(
+    input: &mut Reader<'_>,
+    context: &mut Context,
+    record: &mut Record,
+) -> Option<()> {
     let last = context.last;
     let flags = input.byte()?;
     let seq = if flags & head::NEXT != 0 {
@@ -146,27 +150,24 @@ pub(crate) fn read(bytes: &mut &[u8], context: &mut Context) -> Option<Record> {
         Some(last.end.wrapping_add(input.number()?))
     };
     let out = prev_in.unwrap_or(last.end).wrapping_add(input.number()?);
-    let counters = Counters::read(&mut input, flags)?;
-    let (body, end) = match flags & head::KIND {
+    let counters = Counters::read(input, flags)?;
+    record.seq = seq;
+    record.detour_seq = last.detour_seq.wrapping_add(counters.detours);
+    record.prev_in = prev_in;
+    record.out = out;
+    record.end = out;
+    record.faults = counters.faults;
+    record.short = counters.short;
+    match flags & head::KIND {
         head::CYCLE => {
-            let (off, end) = off_cpu::read(&mut input, &mut context.rings, out, last, flags)?;
-            (Body::Cycle(off), end)
+            let off = record.cycle_mut()?;
+            record.end = off_cpu::read(input, &mut context.rings, out, last, flags, off)?;
         }
-        head::SUMS => (Body::Sums(read_sums(&mut input, &mut context.rings)?), out),
-        _ => (Body::Exit, out),
-    };
-    let record = Record {
-        seq,
-        detour_seq: last.detour_seq.wrapping_add(counters.detours),
-        prev_in,
-        out,
-        end,
-        faults: counters.faults,
-        short: counters.short,
-        body,
-    };
-    context.advance(&record);
-    Some(record)
+        head::SUMS => record.body = Body::Sums(read_sums(input, &mut context.rings)?),
+        _ => record.body = Body::Exit,
+    }
+    context.advance(record);
+    Some(())
 }
 
 /// What most records do not have: faults and detours.
@@ -215,7 +216,7 @@ impl Counters {
         }
     }
 
-    fn read(input: &mut Reader<'_, '_>, flags: u8) -> Option<Counters> {
+    fn read(input: &mut Reader<'_>, flags: u8) -> Option<Counters> {
         if flags & head::COUNTERS == 0 {
             return Some(Counters::default());
         }
@@ -256,7 +257,7 @@ fn write_sums(out: &mut Writer<'_>, rings: &mut Rings, sums: &Sums) {
     rings.write_wait(out, &sums.wait);
 }
 
-fn read_sums(input: &mut Reader<'_, '_>, rings: &mut Rings) -> Option<Sums> {
+fn read_sums(input: &mut Reader<'_>, rings: &mut Rings) -> Option<Sums> {
     let state = state_of(input.byte()?)?;
     Some(Sums {
         state,
@@ -265,7 +266,7 @@ fn read_sums(input: &mut Reader<'_, '_>, rings: &mut Rings) -> Option<Sums> {
         runnable_ns: input.number()?,
         idle_wake_ns: input.number()?,
         blocked_ns: input.number()?,
-        wait: rings.read_wait(input)?,
+        wait: *rings.read_wait(input)?,
     })
 }
 

@@ -6,70 +6,60 @@
 
 use crate::chunk::Read;
 use crate::chunk::Records;
+use crate::chunks::Chunks;
 use crate::event::Ns;
-use crate::thread::Thread;
 
 /// A place in a thread's records.
 pub(crate) struct Cursor<'r> {
-    thread: &'r Thread,
+    chunks: &'r Chunks,
     /// The chunk that `records` reads.
     place: usize,
-    records: Option<Records<'r>>,
-    current: Option<Read>,
+    records: Records<'r>,
+    /// There is a current record.
+    is_at: bool,
 }
 
 impl<'r> Cursor<'r> {
     /// At no record yet.
-    pub(crate) fn new(thread: &'r Thread) -> Cursor<'r> {
+    pub(crate) fn new(chunks: &'r Chunks) -> Cursor<'r> {
         Cursor {
-            thread,
+            chunks,
             place: 0,
-            records: None,
-            current: None,
+            records: Records::of(None),
+            is_at: false,
         }
     }
 
     /// Goes to the first record that ends after an instant.
     pub(crate) fn seek(&mut self, at: Ns) {
-        let ahead = |read: &Read| read.before.is_none_or(|before| before.end <= at);
-        let chunk = self.thread.chunk(self.place);
-        let here =
-            self.current.as_ref().is_some_and(ahead) && chunk.is_some_and(|chunk| chunk.end > at);
+        let ahead = |read: Read<'_>| read.before.is_none_or(|before| before.end <= at);
+        let here = self.current().is_some_and(ahead)
+            && self.chunks.end(self.place).is_some_and(|end| end > at);
         if !here {
-            self.open(self.thread.chunk_after(at));
+            self.open(self.chunks.after(at));
             self.step();
         }
-        while self
-            .current
-            .as_ref()
-            .is_some_and(|read| read.record.end <= at)
-        {
+        while self.current().is_some_and(|read| read.record.end <= at) {
             self.step();
         }
     }
 
     /// The record that it is at.
-    pub(crate) fn current(&self) -> Option<&Read> {
-        self.current.as_ref()
+    pub(crate) fn current(&self) -> Option<Read<'_>> {
+        self.is_at.then(|| self.records.current())
     }
 
     /// Goes to the next record.
     pub(crate) fn step(&mut self) {
-        loop {
-            let Some(records) = &mut self.records else {
-                self.current = None;
-                return;
-            };
-            self.current = records.next();
-            if self.current.is_some() {
-                return;
-            }
+        self.is_at = self.records.advance();
+        while !self.is_at && self.place < self.chunks.len() {
             self.open(self.place + 1);
+            self.is_at = self.records.advance();
         }
     }
 
     fn open(&mut self, place: usize) {
         self.place = place;
-        self.records = self.thread.chunk(place).map(|chunk| chunk.read());
+        self.records = Records::of(self.chunks.get(place));
     }
 }

@@ -14,6 +14,7 @@ pub mod account;
 pub mod cause;
 pub mod chain;
 mod chunk;
+mod chunks;
 mod codec;
 mod cursor;
 mod detours;

@@ -142,16 +142,22 @@ pub(crate) struct Stacked {
 }
 
 /// Open detours without a heap: at most [`OPEN_DETOURS_MAX`], outermost first.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Detours {
     len: u8,
     kinds: [Option<DetourKind>; OPEN_DETOURS_MAX],
 }
 
 impl Detours {
+    /// None is open.
+    pub(crate) const NONE: Detours = Detours {
+        len: 0,
+        kinds: [None; OPEN_DETOURS_MAX],
+    };
+
     /// The outermost of a list; deeper ones are not seen.
     pub(crate) fn new(kinds: &[DetourKind]) -> Detours {
-        let mut detours = Detours::default();
+        let mut detours = Detours::NONE;
         for &kind in kinds.iter().take(OPEN_DETOURS_MAX) {
             detours.kinds[usize::from(detours.len)] = Some(kind);
             detours.len += 1;
@@ -184,7 +190,7 @@ impl Detours {
 }
 
 /// A blame list without a heap.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Blamed {
     pub(crate) culprits: [(u64, Ns); BLAME_MAX],
     pub(crate) rest_ns: Ns,
@@ -192,12 +198,19 @@ pub(crate) struct Blamed {
 }
 
 impl Blamed {
+    /// Nobody is blamed.
+    pub(crate) const NONE: Blamed = Blamed {
+        culprits: [(0, 0); BLAME_MAX],
+        rest_ns: 0,
+        uncovered_ns: 0,
+    };
+
     /// The kernel side's list; what is beyond [`BLAME_MAX`] goes to the rest.
     pub(crate) fn new(blame: &Blame) -> Blamed {
         let mut blamed = Blamed {
             rest_ns: blame.rest_ns,
             uncovered_ns: blame.uncovered_ns,
-            ..Blamed::default()
+            ..Blamed::NONE
         };
         let culprits = blame.culprits.iter().filter(|culprit| culprit.1 > 0);
         for (at, &(thread, ns)) in culprits.enumerate() {
@@ -349,6 +362,31 @@ impl Record {
         })
     }
 
+    /// A record of nothing, to be written over.
+    pub(crate) fn blank() -> Record {
+        Record {
+            seq: 0,
+            detour_seq: 0,
+            prev_in: None,
+            out: 0,
+            end: 0,
+            faults: Faults::default(),
+            short: ShortDetours::default(),
+            body: Body::Exit,
+        }
+    }
+
+    /// Its off-CPU part, to be written over in whole; made where it has none, so there always is one.
+    pub(crate) fn cycle_mut(&mut self) -> Option<&mut OffCpu> {
+        if !matches!(self.body, Body::Cycle(_)) {
+            self.body = Body::Cycle(OffCpu::BLANK);
+        }
+        match &mut self.body {
+            Body::Cycle(off) => Some(off),
+            Body::Sums(_) | Body::Exit => None,
+        }
+    }
+
     /// From here on the record speaks.
     pub(crate) fn start(&self) -> Ns {
         self.prev_in.unwrap_or(self.out)
@@ -378,22 +416,30 @@ impl Record {
 }
 
 impl OffCpu {
+    /// Nothing is known of it.
+    const BLANK: OffCpu = OffCpu {
+        state: OffState::Runnable,
+        wait: Waited::NOTHING,
+        detours: Detours::NONE,
+        waking: None,
+        waker: Waker::Unknown,
+        enqueued: None,
+        from_idle: false,
+        migrated: None,
+        throttle: None,
+        cpu: 0,
+        moved: false,
+        blame: Blamed::NONE,
+        stack: None,
+    };
+
     /// What is known as a thread leaves the CPU; nothing yet of its return.
     fn left(thread: ThreadId, off: &Off, lookup: &mut impl Lookup) -> OffCpu {
         OffCpu {
             state: off.state,
             wait: lookup.waited(thread, &off.wait, off.at),
             detours: Detours::new(&off.detours),
-            waking: None,
-            waker: Waker::Unknown,
-            enqueued: None,
-            from_idle: false,
-            migrated: None,
-            throttle: None,
-            cpu: 0,
-            moved: false,
-            blame: Blamed::default(),
-            stack: None,
+            ..OffCpu::BLANK
         }
     }
 
@@ -415,6 +461,15 @@ impl OffCpu {
 }
 
 impl Waited {
+    /// A wait of which nothing was recorded.
+    pub(crate) const NOTHING: Waited = Waited {
+        entry: Entry::NotRecorded,
+        no_descriptors: false,
+        iowait: false,
+        object: None,
+        futex: None,
+    };
+
     /// What is known of a wait without position.
     pub(crate) fn blocked(&self, state: OffState) -> Blocked {
         Blocked {

@@ -38,7 +38,7 @@ use crate::table::Table;
 use crate::thread::Tail;
 use crate::thread::Taken;
 use crate::thread::Thread;
-use ids::IdMap;
+pub(crate) use ids::IdMap;
 use lookup::Completing;
 use members::Members;
 

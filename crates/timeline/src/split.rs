@@ -46,10 +46,6 @@ pub(crate) struct Circumstances {
     pub(crate) unfinished: bool,
 }
 
-/// The most parts that an interval can have: blocked, five stretches on queues of which the limit
-/// may cut one in two, and the limit.
-const PARTS_MAX: usize = 8;
-
 /// A thread that never left its queue was enqueued, by the queue's own clock, as it was switched out;
 /// the two clocks are read within some microseconds. Later than this, it had left its queue, so it
 /// was woken, and no waking was seen. (On one kernel 1 wait in 1,000 was so, with no counter moved:
@@ -60,16 +56,25 @@ const NEVER_LEFT_NS_MAX: Ns = 20_000;
 /// has to be interrupted. Later than this, it was another waking that put it there.
 const WAKE_LAG_NS_MAX: Ns = 1_000_000;
 
-/// The parts of an interval, in order.
-pub(crate) fn split(out: Ns, end: Ns, off: &OffCpu, circumstances: Circumstances) -> Vec<Part> {
-    let mut parts = Vec::with_capacity(PARTS_MAX);
-    let unknown = |reason| vec![part(out, end, What::Unknown(reason))];
+/// Fills `parts` with the parts of an interval, in order. (Who walks many records gives the same list
+/// for each: a list of its own for each would cost more than the cutting.)
+pub(crate) fn split(
+    out: Ns,
+    end: Ns,
+    off: &OffCpu,
+    circumstances: Circumstances,
+    parts: &mut Vec<Part>,
+) {
+    parts.clear();
     let blocked = off.state != OffState::Runnable;
     let (wake, left_queue) = match off.waking {
         _ if !blocked => (out, false),
         Some(waking) if waking > out => (waking.min(end), true),
         // A waking before the switch-out may hide a later one that was missed.
-        _ if circumstances.doubted => return unknown(Reason::ProgramSkipped),
+        _ if circumstances.doubted => {
+            parts.push(part(out, end, What::Unknown(Reason::ProgramSkipped)));
+            return;
+        }
         Some(_) => (out, true),
         // Not woken: still blocked where it has not come back, else it never left the queue.
         None if circumstances.unfinished => (end, true),
@@ -85,17 +90,16 @@ pub(crate) fn split(out: Ns, end: Ns, off: &OffCpu, circumstances: Circumstances
         NEVER_LEFT_NS_MAX
     };
     if never_woken && queued - out > may_lag_ns {
-        push(&mut parts, out, queued, What::Blocked { estimated: true });
-        split_runnable(&mut parts, queued, end, off, true);
-        return parts;
+        push(parts, out, queued, What::Blocked { estimated: true });
+        split_runnable(parts, queued, end, off, true);
+        return;
     }
-    push(&mut parts, out, wake, What::Blocked { estimated: false });
+    push(parts, out, wake, What::Blocked { estimated: false });
     if circumstances.unfinished {
-        push(&mut parts, wake, end, What::Unknown(Reason::StillQueued));
+        push(parts, wake, end, What::Unknown(Reason::StillQueued));
     } else {
-        split_runnable(&mut parts, wake, end, off, left_queue);
+        split_runnable(parts, wake, end, off, left_queue);
     }
-    parts
 }
 
 /// When it was put on a queue for the first time; 0 where that is not known.
@@ -127,7 +131,8 @@ fn split_runnable(parts: &mut Vec<Part>, wake: Ns, end: Ns, off: &OffCpu, woken:
     let denied = denied(wake, end, off);
     let limit = denied.range.clone();
     let mut pending = (limit.start < limit.end).then_some(denied);
-    for queued in queues(wake, end, off, woken) {
+    let queues = queues(wake, end, off, woken).into_iter();
+    for queued in queues.filter(|queued| !queued.range.is_empty()) {
         let Range { start, end } = queued.range;
         // A CPU that was idle in the end was not while the thread queued before its limit struck.
         let before = match (queued.what, pending.is_some()) {
@@ -191,32 +196,30 @@ fn queue_cause(woken: bool) -> Cause {
 }
 
 /// Rules 3 and 4: on the way to a queue, on earlier CPUs' queues, on the way to the last one, there.
-fn queues(wake: Ns, end: Ns, off: &OffCpu, woken: bool) -> Vec<Part> {
+/// Some may be empty.
+fn queues(wake: Ns, end: Ns, off: &OffCpu, woken: bool) -> [Part; 4] {
     let queue = queue_cause(woken);
-    let runnable = |cause, blamed| What::Runnable { cause, blamed };
-    let mut parts = Vec::with_capacity(4);
     // Preempted, it was on its queue from the start; woken, only from the enqueue on.
     let before = if woken { Cause::RunqIdle } else { queue };
-    let mut at = wake;
-    if let Some(migrated) = off.migrated {
-        let left = migrated.at.clamp(wake, end);
-        let queued = left.saturating_sub(migrated.waited_ns).max(wake);
-        push(&mut parts, wake, queued, runnable(before, false));
-        push(&mut parts, queued, left, runnable(queue, false));
-        at = left;
-    }
-    let enqueued = off.enqueued.unwrap_or(at).clamp(at, end);
-    let between = if off.migrated.is_some() {
-        Cause::RunqIdle
-    } else {
-        before
+    let (queued, left, between) = match off.migrated {
+        Some(migrated) => {
+            let left = migrated.at.clamp(wake, end);
+            let queued = left.saturating_sub(migrated.waited_ns).max(wake);
+            (queued, left, Cause::RunqIdle)
+        }
+        None => (wake, wake, before),
     };
-    push(&mut parts, at, enqueued, runnable(between, false));
+    let enqueued = off.enqueued.unwrap_or(left).clamp(left, end);
     let last = if off.from_idle {
         Cause::RunqIdle
     } else {
         queue
     };
-    push(&mut parts, enqueued, end, runnable(last, true));
-    parts
+    let runnable = |start, end, cause, blamed| part(start, end, What::Runnable { cause, blamed });
+    [
+        runnable(wake, queued, before, false),
+        runnable(queued, left, queue, false),
+        runnable(left, enqueued, between, false),
+        runnable(enqueued, end, last, true),
+    ]
 }

@@ -5,9 +5,8 @@
 //! Records may come in any order and with holes. What is stored is what came; what a hole means is
 //! decided in `walk.rs`. The recorder owns the budget and asks for the oldest chunk back.
 
-use std::collections::VecDeque;
-
 use crate::chunk::Chunk;
+use crate::chunks::Chunks;
 use crate::codec::Context;
 use crate::codec::Last;
 use crate::detours::DetourLog;
@@ -40,7 +39,7 @@ pub(crate) enum Taken {
 pub(crate) struct Thread {
     /// Who it is; `None`: its records came, its name did not.
     pub(crate) info: Option<ThreadInfo>,
-    chunks: VecDeque<Chunk>,
+    pub(crate) chunks: Chunks,
     /// To append to the last chunk; `None`: the next record begins a new one.
     context: Option<Box<Context>>,
     /// The latest record in order, held or not.
@@ -53,7 +52,6 @@ pub(crate) struct Thread {
     pub(crate) detours: DetourLog,
     /// Records up to here were dropped; 0: none were.
     pub(crate) floor: Ns,
-    heap_bytes: usize,
     /// It is in the recorder's queue of oldest chunks.
     pub(crate) queued: bool,
 }
@@ -80,8 +78,7 @@ impl Thread {
         let context = self.context.as_ref().map_or(0, |_| size_of::<Context>());
         let tail = self.tail.as_ref().map_or(0, |_| size_of::<Tail>());
         size_of::<Thread>()
-            + self.heap_bytes
-            + self.chunks.capacity() * size_of::<Chunk>()
+            + self.chunks.bytes()
             + self.detours.heap_bytes()
             + self.info.as_ref().map_or(0, |info| info.comm.len())
             + context
@@ -110,25 +107,23 @@ impl Thread {
     fn append(&mut self, record: &Record) {
         let from = self.last.map_or(0, |last| last.end);
         self.detours.note(record, from);
-        if self.chunks.back().is_none_or(Chunk::is_full) {
+        if self.chunks.last().is_none_or(Chunk::is_full) {
             self.context = None;
         }
         if self.context.is_none() {
-            self.seal_last();
+            self.chunks.seal_last();
             let (chunk, context) = Chunk::new(self.last);
-            self.chunks.push_back(chunk);
+            self.chunks.insert(self.chunks.len(), chunk, 0);
             self.context = Some(Box::new(context));
         }
-        if let (Some(chunk), Some(context)) = (self.chunks.back_mut(), self.context.as_mut()) {
-            self.heap_bytes -= chunk.heap_bytes();
-            chunk.push(context, record);
-            self.heap_bytes += chunk.heap_bytes();
+        if let Some(context) = self.context.as_mut() {
+            self.chunks.append(context, record);
             self.last = Some(context.last);
         }
         if record.is_exit() {
             self.ended = Some(record.end);
             self.context = None;
-            self.seal_last();
+            self.chunks.seal_last();
         }
         if self
             .tail
@@ -139,26 +134,16 @@ impl Thread {
         }
     }
 
-    fn seal_last(&mut self) {
-        if let Some(chunk) = self.chunks.back_mut() {
-            self.heap_bytes -= chunk.heap_bytes();
-            chunk.seal();
-            self.heap_bytes += chunk.heap_bytes();
-        }
-    }
-
     /// Puts a late record into the chunk that it belongs to, which is written anew.
     fn insert(&mut self, record: &Record) -> Taken {
-        let later = self
-            .chunks
-            .partition_point(|chunk| chunk.before.is_none_or(|before| before.seq < record.seq));
-        let Some(place) = later.checked_sub(1) else {
+        let place = self.chunks.of_seq(record.seq);
+        let held = place.and_then(|place| Some((place, self.chunks.get(place)?)));
+        let Some((place, chunk)) = held else {
             return Taken::Expired;
         };
-        let before = self.chunks[place].before;
+        let before = chunk.before;
+        let mut records: Vec<Record> = chunk.records().collect();
         let next_chunk = self.chunks.get(place + 1).map(|chunk| chunk.start);
-        let reader = self.chunks[place].read();
-        let mut records: Vec<Record> = reader.map(|read| read.record).collect();
         let at = records.partition_point(|held| held.seq < record.seq);
         let previous_end = match at.checked_sub(1) {
             Some(previous) => records[previous].end,
@@ -182,11 +167,11 @@ impl Thread {
     fn open_since(&self) -> Ns {
         for chunk in self.chunks.iter().rev() {
             let closed = chunk
-                .read()
-                .filter(|read| read.record.open_detours() == 0)
+                .records()
+                .filter(|record| record.open_detours() == 0)
                 .last();
-            if let Some(read) = closed {
-                return read.record.end;
+            if let Some(record) = closed {
+                return record.end;
             }
         }
         self.floor
@@ -195,32 +180,29 @@ impl Thread {
     /// Writes a chunk anew, as several where it became too large.
     fn rewrite(&mut self, place: usize, before: Option<Last>, records: &[Record]) {
         let is_last = place + 1 == self.chunks.len();
-        if let Some(old) = self.chunks.remove(place) {
-            self.heap_bytes -= old.heap_bytes();
-        }
+        self.chunks.remove(place);
         let mut place = place;
         let (mut chunk, mut context) = Chunk::new(before);
         for record in records {
             if chunk.is_full() {
                 let (next, next_context) = Chunk::new(Some(context.last));
                 let full = std::mem::replace(&mut chunk, next);
+                self.put(place, full, context.last.end);
                 context = next_context;
-                self.put(place, full);
                 place += 1;
             }
             chunk.push(&mut context, record);
         }
-        self.put(place, chunk);
+        self.put(place, chunk, context.last.end);
         if is_last {
             self.context = self.ended.is_none().then(|| Box::new(context));
         }
     }
 
     /// Puts a finished chunk into the list.
-    fn put(&mut self, place: usize, mut chunk: Chunk) {
+    fn put(&mut self, place: usize, mut chunk: Chunk, end: Ns) {
         chunk.seal();
-        self.heap_bytes += chunk.heap_bytes();
-        self.chunks.insert(place, chunk);
+        self.chunks.insert(place, chunk, end);
     }
 
     /// Takes a detour in; false: it contradicts itself.
@@ -247,22 +229,18 @@ impl Thread {
 
     /// When its oldest chunk ends.
     pub(crate) fn oldest_end(&self) -> Option<Ns> {
-        self.chunks.front().map(|chunk| chunk.end)
+        self.chunks.end(0)
     }
 
     /// Drops its oldest chunk.
     pub(crate) fn evict(&mut self) -> Held {
-        let Some(chunk) = self.chunks.pop_front() else {
+        let Some((chunk, end)) = self.chunks.remove(0) else {
             return Held::default();
         };
-        self.heap_bytes -= chunk.heap_bytes();
-        self.floor = self.floor.max(chunk.end);
+        self.floor = self.floor.max(end);
         self.detours.forget_before(self.floor);
         if self.chunks.is_empty() {
             self.context = None;
-        }
-        if self.chunks.capacity() > 4 * self.chunks.len() {
-            self.chunks.shrink_to(2 * self.chunks.len());
         }
         Held {
             records: chunk.records.into(),
@@ -276,16 +254,6 @@ impl Thread {
             records: sum.records + u64::from(chunk.records),
             segments: sum.segments + u64::from(chunk.segments),
         })
-    }
-
-    /// The place of the first chunk that speaks of time after `at`.
-    pub(crate) fn chunk_after(&self, at: Ns) -> usize {
-        self.chunks.partition_point(|chunk| chunk.end <= at)
-    }
-
-    /// The chunk at a place.
-    pub(crate) fn chunk(&self, place: usize) -> Option<&Chunk> {
-        self.chunks.get(place)
     }
 
     /// How far its account is final.

@@ -56,9 +56,10 @@ impl Recorder {
             thread,
             at: 0,
             window: 0..0,
+            parts: Vec::new(),
             sink,
         };
-        let mut cursor = Cursor::new(thread);
+        let mut cursor = Cursor::new(&thread.chunks);
         for window in windows {
             walker.at = window.start;
             walker.window = window.clone();
@@ -87,6 +88,8 @@ struct Walker<'r, 's, S> {
     window: Range<Ns>,
     /// Everything before has been given to the sink.
     at: Ns,
+    /// Of the wait that it is at; kept to be filled again.
+    parts: Vec<Part>,
     sink: &'s mut S,
 }
 
@@ -101,7 +104,7 @@ impl<S: Sink> Walker<'_, '_, S> {
         }
         cursor.seek(self.at);
         while let Some(read) = cursor.current() {
-            self.record(read.before, &read.record);
+            self.record(read.before, read.record);
             if self.is_done() {
                 return;
             }
@@ -260,9 +263,13 @@ impl<S: Sink> Walker<'_, '_, S> {
                 .touch(&(record.out..record.end)),
             unfinished,
         };
-        let parts = split(record.out, record.end, off, circumstances);
+        let mut parts = std::mem::take(&mut self.parts);
+        split(record.out, record.end, off, circumstances, &mut parts);
         self.blur(&parts, off);
-        for part in parts {
+        for part in &parts {
+            if self.is_done() {
+                break;
+            }
             if part.range.end <= self.at {
                 continue;
             }
@@ -275,11 +282,9 @@ impl<S: Sink> Walker<'_, '_, S> {
                     place: Place::OffCpu,
                 },
             };
-            self.emit(part.range, seen);
-            if self.is_done() {
-                return;
-            }
+            self.emit(part.range.clone(), seen);
         }
+        self.parts = parts;
     }
 
     /// How much of the window's part of a wait may be a limit's or a queue's.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Episodes: stretches with one cause and one culprit, the longest of them kept.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::EPISODES_MAX;
@@ -64,12 +65,12 @@ impl Episodes {
     }
 
     fn keep_longest(&mut self) {
-        if self.held.len() > EPISODES_MAX {
-            self.held
-                .select_nth_unstable_by_key(EPISODES_MAX - 1, |episode| {
-                    (std::cmp::Reverse(episode.ns), episode.start)
-                });
-            self.held.truncate(EPISODES_MAX);
+        if self.held.len() <= EPISODES_MAX {
+            return;
         }
+        let order = |episode: &Episode| (Reverse(episode.ns), episode.start);
+        let mut orders: Vec<_> = self.held.iter().map(order).collect();
+        let (_, &mut last, _) = orders.select_nth_unstable(EPISODES_MAX - 1);
+        self.held.retain(|episode| order(episode) <= last);
     }
 }

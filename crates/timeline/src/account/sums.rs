@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A list of sums by key, for few keys as well as for many.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 
 use crate::event::Ns;
+use crate::recorder::IdMap;
 
 /// From this many keys on they are found by an index.
 const INDEXED_FROM: usize = 16;
@@ -14,7 +14,7 @@ const INDEXED_FROM: usize = 16;
 pub(crate) struct Sums<K> {
     list: Vec<(K, Ns)>,
     /// Places in the list, once it is long.
-    index: Option<HashMap<K, usize>>,
+    index: Option<Box<IdMap<K, usize>>>,
 }
 
 impl<K> Default for Sums<K> {
@@ -52,8 +52,13 @@ impl<K: Copy + Eq + Hash> Sums<K> {
             index.insert(key, last);
         } else if self.list.len() == INDEXED_FROM {
             let places = self.list.iter().enumerate();
-            self.index = Some(places.map(|(at, item)| (item.0, at)).collect());
+            self.index = Some(Box::new(places.map(|(at, item)| (item.0, at)).collect()));
         }
+    }
+
+    /// The sums, in the order in which their keys came.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(K, Ns)> {
+        self.list.iter()
     }
 
     /// The sums.

@@ -39,6 +39,9 @@ pub(crate) fn least(amount_ns: Ns, part_ns: Ns, full_ns: Ns) -> Ns {
         .min(part_ns)
 }
 
+/// Causes that most accounts have at most; room for them is made at once.
+const SLOTS_USUAL: usize = 8;
+
 /// Whether a segment was on a CPU, runnable, or blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -48,9 +51,11 @@ enum State {
 }
 
 /// An account under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tally {
     slots: Vec<Slot>,
+    /// By cause, the place of its slot plus one; 0: it has none yet.
+    places: [u8; Cause::COUNT],
     episodes: Episodes,
     wall_ns: Ns,
     blur_ns: Ns,
@@ -62,9 +67,9 @@ pub(crate) struct Tally {
 }
 
 /// A share under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
-    cause: Option<Cause>,
+    cause: Cause,
     ns: Ns,
     count: u64,
     running_ns: Ns,
@@ -144,6 +149,22 @@ impl Sink for Tally {
     }
 }
 
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally {
+            slots: Vec::with_capacity(SLOTS_USUAL),
+            places: [0; Cause::COUNT],
+            episodes: Episodes::default(),
+            wall_ns: 0,
+            blur_ns: 0,
+            lost_records: 0,
+            counts: Counts::default(),
+            segments: 0,
+            segments_max: 0,
+        }
+    }
+}
+
 impl Tally {
     /// One that stops after so many segments, and of which only [`Tally::dominant`] is asked: it
     /// keeps neither episodes nor evidence.
@@ -159,15 +180,12 @@ impl Tally {
     }
 
     fn slot(&mut self, cause: Cause) -> &mut Slot {
-        let known = self.slots.iter().position(|slot| slot.cause == Some(cause));
-        let at = known.unwrap_or_else(|| {
-            self.slots.push(Slot {
-                cause: Some(cause),
-                ..Slot::default()
-            });
-            self.slots.len() - 1
-        });
-        &mut self.slots[at]
+        let place = &mut self.places[cause as usize];
+        if *place == 0 {
+            self.slots.push(Slot::new(cause));
+            *place = self.slots.len() as u8;
+        }
+        &mut self.slots[usize::from(*place) - 1]
     }
 
     fn add(&mut self, cause: Cause, state: State, ns: Ns) {
@@ -200,11 +218,18 @@ impl Tally {
         }
     }
 
+    fn unknown_episode(&mut self, segment: &Segment<'_>, reason: Reason) {
+        if !self.is_brief() {
+            let cause = Cause::Unknown;
+            self.episodes
+                .add(&segment.range, cause, None, Some(reason));
+        }
+    }
+
     fn unknown(&mut self, segment: &Segment<'_>, reason: Reason) {
         let ns = segment.range.end - segment.range.start;
         self.add_unknown(ns, reason);
-        self.episodes
-            .add(&segment.range, Cause::Unknown, None, Some(reason));
+        self.unknown_episode(segment, reason);
     }
 
     fn add_unknown(&mut self, ns: Ns, reason: Reason) {
@@ -366,20 +391,18 @@ impl Tally {
         }
         self.add_unknown(left, Reason::Merged);
         self.blur_ns += left;
-        let reason = (left > largest.0).then_some(Reason::Merged);
-        let main = if reason.is_some() {
-            Cause::Unknown
+        if left > largest.0 {
+            self.unknown_episode(segment, Reason::Merged);
         } else {
-            largest.1
-        };
-        self.episodes.add(&segment.range, main, None, reason);
+            self.episode(segment, largest.1, None);
+        }
     }
 
     /// The longest wait of each cause that another thread may have ended.
     pub(crate) fn longest(&self) -> impl Iterator<Item = (Cause, &Ended)> {
         self.slots
             .iter()
-            .filter_map(|slot| Some((slot.cause?, slot.longest.as_ref()?)))
+            .filter_map(|slot| Some((slot.cause, slot.longest.as_ref()?)))
     }
 
     /// The cause that took most, with its longest wait and its largest named culprit.
@@ -388,18 +411,17 @@ impl Tally {
             let order = a.ns.cmp(&b.ns);
             order.then_with(|| b.cause.cmp(&a.cause))
         })?;
-        let named = slot.culprits.clone().into_list().into_iter();
+        let named = slot.culprits.iter().filter(|item| item.0.is_named());
         let culprit = named
-            .filter(|item| item.0.is_named())
             .max_by_key(|item| item.1)
-            .map(|(who, ns)| Culprit { who, ns });
-        Some((slot.cause?, slot.ns, slot.longest.clone(), culprit))
+            .map(|&(who, ns)| Culprit { who, ns });
+        Some((slot.cause, slot.ns, slot.longest.clone(), culprit))
     }
 
     /// The account, without chains.
     pub(crate) fn finish(self) -> Account {
         let (episodes, episodes_total) = self.episodes.finish();
-        let mut shares: Vec<Share> = self.slots.into_iter().filter_map(Slot::finish).collect();
+        let mut shares: Vec<Share> = self.slots.into_iter().map(Slot::finish).collect();
         shares.sort_by_key(|share| share.cause);
         Account {
             wall_ns: self.wall_ns,
@@ -425,12 +447,28 @@ fn reclaimed_cgroup(kind: DetourKind, detail: u64) -> Option<Who> {
 }
 
 impl Slot {
-    fn finish(self) -> Option<Share> {
-        let cause = self.cause?;
+    fn new(cause: Cause) -> Slot {
+        Slot {
+            cause,
+            ns: 0,
+            count: 0,
+            running_ns: 0,
+            runnable_ns: 0,
+            blocked_ns: 0,
+            estimated_ns: 0,
+            culprits: Sums::default(),
+            reasons: Sums::default(),
+            seen: None,
+            throttled: 0,
+            longest: None,
+        }
+    }
+
+    fn finish(self) -> Share {
         let culprits = self.culprits.into_list().into_iter();
         let mut culprits: Vec<Culprit> = culprits.map(|(who, ns)| Culprit { who, ns }).collect();
         finish_culprits(&mut culprits);
-        Some(Share {
+        Share {
             ns: self.ns,
             count: self.count,
             running_ns: self.running_ns,
@@ -444,7 +482,7 @@ impl Slot {
                 .unwrap_or_default()
                 .finish(self.throttled),
             reasons: self.reasons.into_largest(usize::MAX),
-            ..Share::empty(cause)
-        })
+            ..Share::empty(self.cause)
+        }
     }
 }

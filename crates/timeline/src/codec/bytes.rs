@@ -35,18 +35,47 @@ impl Writer<'_> {
 }
 
 /// Reads what a [`Writer`] wrote; `None` where the bytes end.
-pub(super) struct Reader<'r, 'b> {
-    pub(super) bytes: &'r mut &'b [u8],
+pub(crate) struct Reader<'b> {
+    bytes: &'b [u8],
 }
 
-impl Reader<'_, '_> {
+impl<'b> Reader<'b> {
+    /// At the first of these.
+    pub(crate) fn new(bytes: &'b [u8]) -> Reader<'b> {
+        Reader { bytes }
+    }
+
+    #[inline]
     pub(super) fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.bytes.split_first()?;
-        *self.bytes = rest;
+        self.bytes = rest;
         Some(*first)
     }
 
+    /// Lengths follow no pattern that a processor could guess, and each wrong guess costs as much as
+    /// reading ten bytes; so up to eight bytes are taken at once, and longer numbers one by one.
+    #[inline]
     pub(super) fn number(&mut self) -> Option<u64> {
+        const LAST: u64 = 0x8080_8080_8080_8080;
+        let Some(eight) = self.bytes.first_chunk::<8>() else {
+            return self.long_number();
+        };
+        let eight = u64::from_le_bytes(*eight);
+        let ends = !eight & LAST;
+        if ends == 0 {
+            return self.long_number();
+        }
+        // All bits below the mark of the last byte, less the marks of the others.
+        let bits = eight & (ends ^ (ends - 1)) & !LAST;
+        self.bytes = &self.bytes[ends.trailing_zeros() as usize / 8 + 1..];
+        // Seven bits of each byte, moved together: by pairs, by fours, by eights.
+        let pairs = (bits & 0x007f_007f_007f_007f) | (bits & 0x7f00_7f00_7f00_7f00) >> 1;
+        let fours = (pairs & 0x0000_3fff_0000_3fff) | (pairs & 0x3fff_0000_3fff_0000) >> 2;
+        Some((fours & 0x0fff_ffff) | (fours & 0x0fff_ffff_0000_0000) >> 4)
+    }
+
+    /// A number of nine or ten bytes, or one near the end.
+    fn long_number(&mut self) -> Option<u64> {
         let mut value = 0_u64;
         let mut shift = 0;
         loop {
@@ -71,7 +100,7 @@ impl Reader<'_, '_> {
 
     pub(super) fn word(&mut self) -> Option<u64> {
         let (first, rest) = self.bytes.split_first_chunk::<8>()?;
-        *self.bytes = rest;
+        self.bytes = rest;
         Some(u64::from_le_bytes(*first))
     }
 }

@@ -60,7 +60,7 @@ fn rare_flags(off: &OffCpu) -> u8 {
     set(rare::DETOURS, !off.detours.is_empty());
     set(rare::MIGRATED, off.migrated.is_some());
     set(rare::STACK, off.stack.is_some());
-    set(rare::BLAME, off.blame != Blamed::default());
+    set(rare::BLAME, off.blame != Blamed::NONE);
     if let Some(throttle) = &off.throttle {
         set(rare::THROTTLE, true);
         set(rare::THROTTLE_PLACED, throttle.until.is_some());
@@ -109,55 +109,48 @@ pub(super) fn write(
     }
 }
 
-/// Reads the part and the end of its record.
+/// Reads the part, over another, and says when its record ends.
 pub(super) fn read(
-    input: &mut Reader<'_, '_>,
+    input: &mut Reader<'_>,
     rings: &mut Rings,
     out: Ns,
     last: Last,
     flags: u8,
-) -> Option<(OffCpu, Ns)> {
+    off: &mut OffCpu,
+) -> Option<Ns> {
     let byte = input.byte()?;
-    let state = state_of(byte & state::CODE)?;
+    off.state = state_of(byte & state::CODE)?;
+    off.from_idle = byte & state::FROM_IDLE != 0;
     let mut at = out;
-    let mut waking = None;
+    off.waking = None;
     if byte & state::WAKING != 0 {
         let instant = input.difference(at)?;
-        waking = Some(instant);
+        off.waking = Some(instant);
         at = at.max(instant);
     }
-    let mut enqueued = None;
+    off.enqueued = None;
     if byte & state::ENQUEUED != 0 {
         at = at.wrapping_add(input.number()?);
-        enqueued = Some(at);
+        off.enqueued = Some(at);
     }
     let end = at.wrapping_add(input.number()?);
-    let cpu = if flags & head::SAME_CPU != 0 {
+    off.cpu = if flags & head::SAME_CPU != 0 {
         last.cpu
     } else {
         input.number()?.try_into().ok()?
     };
-    let wait = rings.read_wait(input)?;
-    let waker = rings.read_waker(input)?;
-    let mut off = OffCpu {
-        state,
-        wait,
-        detours: Detours::default(),
-        waking,
-        waker,
-        enqueued,
-        from_idle: byte & state::FROM_IDLE != 0,
-        migrated: None,
-        throttle: None,
-        cpu,
-        moved: cpu != last.cpu,
-        blame: Blamed::default(),
-        stack: None,
-    };
+    off.moved = off.cpu != last.cpu;
+    off.wait = *rings.read_wait(input)?;
+    off.waker = rings.read_waker(input)?;
+    off.detours = Detours::NONE;
+    off.migrated = None;
+    off.throttle = None;
+    off.stack = None;
+    off.blame = Blamed::NONE;
     if flags & head::RARE != 0 {
-        read_rare(input, rings, end, &mut off)?;
+        read_rare(input, rings, end, off)?;
     }
-    Some((off, end))
+    Some(end)
 }
 
 fn write_rare(out: &mut Writer<'_>, rings: &mut Rings, end: Ns, off: &OffCpu) {
@@ -180,13 +173,13 @@ fn write_rare(out: &mut Writer<'_>, rings: &mut Rings, end: Ns, off: &OffCpu) {
         out.byte(class_code(stack.class));
         rings.write_word(out, 0, stack.stack.0);
     }
-    if off.blame != Blamed::default() {
+    if off.blame != Blamed::NONE {
         write_blame(out, rings, &off.blame);
     }
 }
 
 fn read_rare(
-    input: &mut Reader<'_, '_>,
+    input: &mut Reader<'_>,
     rings: &mut Rings,
     end: Ns,
     off: &mut OffCpu,
@@ -241,7 +234,7 @@ fn write_detours(out: &mut Writer<'_>, detours: Detours) {
     out.byte(codes.iter().rev().fold(0, |byte, code| byte << 2 | code));
 }
 
-fn read_detours(input: &mut Reader<'_, '_>) -> Option<Detours> {
+fn read_detours(input: &mut Reader<'_>) -> Option<Detours> {
     let byte = input.byte()?;
     let mut kinds = [DetourKind::Compaction; OPEN_DETOURS_MAX];
     let mut len = 0;
@@ -288,9 +281,9 @@ fn write_blame(out: &mut Writer<'_>, rings: &mut Rings, blame: &Blamed) {
     }
 }
 
-fn read_blame(input: &mut Reader<'_, '_>, rings: &mut Rings) -> Option<Blamed> {
+fn read_blame(input: &mut Reader<'_>, rings: &mut Rings) -> Option<Blamed> {
     let flags = input.byte()?;
-    let mut blame = Blamed::default();
+    let mut blame = Blamed::NONE;
     let named = usize::from(flags & 0b111).min(BLAME_MAX);
     for culprit in &mut blame.culprits[..named] {
         *culprit = (rings.next_word(input)?, input.number()?);

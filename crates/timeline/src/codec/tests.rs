@@ -3,6 +3,7 @@
 
 use super::Context;
 use super::Last;
+use super::Reader;
 use super::read;
 use super::write;
 use crate::cause::Cause;
@@ -138,7 +139,7 @@ fn off_cpu(rng: &mut Rng, out: Ns, end: Ns) -> OffCpu {
         blame: if rng.one_in(2) {
             Blamed::new(&blame)
         } else {
-            Blamed::default()
+            Blamed::NONE
         },
         stack: maybe(rng, |rng| Stacked {
             stack: StackId(any(rng)),
@@ -222,15 +223,14 @@ fn what_is_written_is_read_back() {
             })
             .collect();
         let mut reading = Context::new(first);
-        let mut rest = bytes.as_slice();
+        let mut input = Reader::new(&bytes);
+        // One after the other into the same place: nothing may stay behind of the one before.
+        let mut got = Record::blank();
         for record in &records {
-            assert_eq!(
-                read(&mut rest, &mut reading).as_ref(),
-                Some(record),
-                "seed {seed}"
-            );
+            assert_eq!(read(&mut input, &mut reading, &mut got), Some(()));
+            assert_eq!(&got, record, "seed {seed}");
         }
-        assert_eq!(read(&mut rest, &mut reading), None);
+        assert_eq!(read(&mut input, &mut reading, &mut got), None);
         assert_eq!(reading, writing);
     }
 }
@@ -241,9 +241,10 @@ fn damaged_bytes_end_the_reading() {
         let mut rng = Rng::new(seed);
         let bytes: Vec<u8> = (0..rng.below(300)).map(|_| rng.next() as u8).collect();
         let mut context = Context::new(Last::default());
-        let mut rest = bytes.as_slice();
+        let mut input = Reader::new(&bytes);
+        let mut record = Record::blank();
         let mut records = 0;
-        while read(&mut rest, &mut context).is_some() {
+        while read(&mut input, &mut context, &mut record).is_some() {
             records += 1;
             assert!(records <= bytes.len(), "every record takes a byte at least");
         }

@@ -34,21 +34,12 @@ pub(super) struct Rings {
     next_wait: u8,
 }
 
-/// A wait of which nothing was recorded.
-const NOTHING: Waited = Waited {
-    entry: Entry::NotRecorded,
-    no_descriptors: false,
-    iowait: false,
-    object: None,
-    futex: None,
-};
-
 impl Default for Rings {
     fn default() -> Rings {
         Rings {
             words: [0; WORDS],
             next_word: 0,
-            waits: [NOTHING; WAITS],
+            waits: [Waited::NOTHING; WAITS],
             next_wait: 0,
         }
     }
@@ -74,7 +65,7 @@ impl Rings {
     /// Reads an id whose code has been read.
     pub(super) fn read_word(
         &mut self,
-        input: &mut Reader<'_, '_>,
+        input: &mut Reader<'_>,
         base: u8,
         code: u8,
     ) -> Option<u64> {
@@ -88,7 +79,7 @@ impl Rings {
     }
 
     /// Reads an id with its code.
-    pub(super) fn next_word(&mut self, input: &mut Reader<'_, '_>) -> Option<u64> {
+    pub(super) fn next_word(&mut self, input: &mut Reader<'_>) -> Option<u64> {
         let code = input.byte()?;
         self.read_word(input, 0, code)
     }
@@ -110,7 +101,7 @@ impl Rings {
     }
 
     /// Reads who woke a thread.
-    pub(super) fn read_waker(&mut self, input: &mut Reader<'_, '_>) -> Option<Waker> {
+    pub(super) fn read_waker(&mut self, input: &mut Reader<'_>) -> Option<Waker> {
         Some(match input.byte()? {
             0 => Waker::Unknown,
             1 => Waker::HardIrq,
@@ -135,21 +126,21 @@ impl Rings {
         if let Some(word) = wait.futex {
             self.write_futex(out, word);
         }
-        self.remember_wait(wait);
+        self.remember_wait(*wait);
     }
 
-    /// Reads a wait.
-    pub(super) fn read_wait(&mut self, input: &mut Reader<'_, '_>) -> Option<Waited> {
+    /// Reads a wait; it stands in the ring.
+    pub(super) fn read_wait(&mut self, input: &mut Reader<'_>) -> Option<&Waited> {
         let code = input.byte()?;
         if let Some(place) = code.checked_sub(1) {
-            return self.waits.get(usize::from(place)).copied();
+            return self.waits.get(usize::from(place));
         }
         let flags = input.byte()?;
         let mut wait = Waited {
             entry: read_entry(input, flags)?,
             no_descriptors: flags & NO_DESCRIPTORS != 0,
             iowait: flags & IOWAIT != 0,
-            ..NOTHING
+            ..Waited::NOTHING
         };
         if flags & OBJECT != 0 {
             let class = match input.byte()?.checked_sub(1) {
@@ -162,13 +153,14 @@ impl Rings {
         if flags & FUTEX != 0 {
             wait.futex = Some(self.read_futex(input)?);
         }
-        self.remember_wait(&wait);
-        Some(wait)
+        Some(self.remember_wait(wait))
     }
 
-    fn remember_wait(&mut self, wait: &Waited) {
-        self.waits[usize::from(self.next_wait)] = *wait;
+    fn remember_wait(&mut self, wait: Waited) -> &Waited {
+        let place = usize::from(self.next_wait);
         self.next_wait = (self.next_wait + 1) % WAITS as u8;
+        self.waits[place] = wait;
+        &self.waits[place]
     }
 
     fn write_futex(&mut self, out: &mut Writer<'_>, word: Word) {
@@ -188,7 +180,7 @@ impl Rings {
         self.write_word(out, 0, word.address_hash);
     }
 
-    fn read_futex(&mut self, input: &mut Reader<'_, '_>) -> Option<Word> {
+    fn read_futex(&mut self, input: &mut Reader<'_>) -> Option<Word> {
         let code = input.byte()?;
         let owner = match code >> 2 {
             0 => Owner::None,
@@ -239,7 +231,7 @@ fn write_entry(out: &mut Writer<'_>, wait: &Waited) {
     }
 }
 
-fn read_entry(input: &mut Reader<'_, '_>, flags: u8) -> Option<Entry> {
+fn read_entry(input: &mut Reader<'_>, flags: u8) -> Option<Entry> {
     Some(match flags & 0b11 {
         0 => Entry::NotRecorded,
         1 => Entry::KernelThread,

@@ -30,6 +30,10 @@ impl Hasher for IdHasher {
         self.write_u64(value.into());
     }
 
+    fn write_isize(&mut self, value: isize) {
+        self.write_u64(value as u64);
+    }
+
     fn write_u64(&mut self, value: u64) {
         self.0 = (self.0 ^ value).wrapping_mul(GOLDEN);
     }
