@@ -66,7 +66,9 @@ fn main() {
 /// Whether a part is to be measured: `cargo bench --bench agent -- spans` names parts, and without a
 /// name it is all of them.
 fn is_wanted(part: &str) -> bool {
-    let mut names = std::env::args().skip(1).filter(|name| !name.starts_with('-'));
+    let mut names = std::env::args()
+        .skip(1)
+        .filter(|name| !name.starts_with('-'));
     let first = names.next();
     first.is_none_or(|first| first == part || names.any(|name| name == part))
 }

@@ -111,6 +111,22 @@ struct Index {
     processes: IdMap<ProcessId, Members>,
 }
 
+/// Where a thread is listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Named {
+    process: ProcessId,
+    ns_tid: u32,
+}
+
+impl Named {
+    fn of(info: &ThreadInfo) -> Named {
+        Named {
+            process: info.process,
+            ns_tid: info.ns_tid,
+        }
+    }
+}
+
 impl Index {
     fn info(&self, thread: ThreadId) -> Option<&ThreadInfo> {
         self.threads.get(&thread)?.info.as_ref()
@@ -125,22 +141,23 @@ impl Index {
         &mut self,
         thread: ThreadId,
         ended: Option<Ns>,
-        old: Option<ProcessId>,
-        new: Option<ProcessId>,
+        old: Option<Named>,
+        new: Option<Named>,
     ) {
         if old == new {
             return;
         }
         if let Some(old) = old
-            && let Some(members) = self.processes.get_mut(&old)
+            && let Some(members) = self.processes.get_mut(&old.process)
         {
-            members.remove(thread, ended);
+            members.remove(thread, old.ns_tid, ended);
             if members.is_empty() {
-                self.processes.remove(&old);
+                self.processes.remove(&old.process);
             }
         }
         if let Some(new) = new {
-            self.processes.entry(new).or_default().add(thread, ended);
+            let members = self.processes.entry(new.process).or_default();
+            members.add(thread, new.ns_tid, ended);
         }
     }
 
@@ -148,8 +165,7 @@ impl Index {
     fn end(&mut self, thread: ThreadId, at: Ns) {
         let process = self.info(thread).map(|info| info.process);
         if let Some(members) = process.and_then(|process| self.processes.get_mut(&process)) {
-            members.remove(thread, None);
-            members.add(thread, Some(at));
+            members.end(thread, at);
         }
     }
 }
@@ -218,9 +234,9 @@ impl Recorder {
 
     fn push_thread(&mut self, info: ThreadInfo) {
         let id = info.thread;
-        let new = info.process;
+        let new = Named::of(&info);
         let (ended, old) = self.change(id, |thread| {
-            let old = thread.info.as_ref().map(|info| info.process);
+            let old = thread.info.as_ref().map(Named::of);
             thread.info = Some(info);
             (thread.ended, old)
         });
@@ -348,8 +364,8 @@ impl Recorder {
         self.stats.threads_forgotten += u64::from(thread.ended.is_none());
         self.thread_bytes -= thread.bytes() + THREAD_BYTES;
         self.reach = self.reach.max(thread.latest());
-        let process = thread.info.as_ref().map(|info| info.process);
-        self.index.enlist(id, thread.ended, process, None);
+        let listed = thread.info.as_ref().map(Named::of);
+        self.index.enlist(id, thread.ended, listed, None);
     }
 
     /// Keeps the number of threads under its limit.

@@ -221,8 +221,7 @@ impl Tally {
     fn unknown_episode(&mut self, segment: &Segment<'_>, reason: Reason) {
         if !self.is_brief() {
             let cause = Cause::Unknown;
-            self.episodes
-                .add(&segment.range, cause, None, Some(reason));
+            self.episodes.add(&segment.range, cause, None, Some(reason));
         }
     }
 

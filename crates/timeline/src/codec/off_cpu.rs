@@ -178,12 +178,7 @@ fn write_rare(out: &mut Writer<'_>, rings: &mut Rings, end: Ns, off: &OffCpu) {
     }
 }
 
-fn read_rare(
-    input: &mut Reader<'_>,
-    rings: &mut Rings,
-    end: Ns,
-    off: &mut OffCpu,
-) -> Option<()> {
+fn read_rare(input: &mut Reader<'_>, rings: &mut Rings, end: Ns, off: &mut OffCpu) -> Option<()> {
     let flags = input.byte()?;
     if flags & rare::DETOURS != 0 {
         off.detours = read_detours(input)?;

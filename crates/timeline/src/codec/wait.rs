@@ -63,12 +63,7 @@ impl Rings {
     }
 
     /// Reads an id whose code has been read.
-    pub(super) fn read_word(
-        &mut self,
-        input: &mut Reader<'_>,
-        base: u8,
-        code: u8,
-    ) -> Option<u64> {
+    pub(super) fn read_word(&mut self, input: &mut Reader<'_>, base: u8, code: u8) -> Option<u64> {
         let word = match code.checked_sub(base)? {
             0 => input.word()?,
             1 => input.number()?,

@@ -75,14 +75,13 @@ impl Index {
     /// that instant (rule 19).
     pub(super) fn living(&self, waiter: ThreadId, ns_tid: u32, at: Ns) -> Option<ThreadId> {
         let process = self.info(waiter)?.process;
-        let named = self.members(process, at).filter(|&thread| {
+        let named = self.processes.get(&process)?.named(ns_tid);
+        let living = named.filter(|&thread| {
             thread != waiter
-                && self
-                    .info(thread)
-                    .is_some_and(|info| info.ns_tid == ns_tid && info.start_ns <= at)
+                && self.info(thread).is_some_and(|info| info.start_ns <= at)
                 && self.ended(thread).is_none_or(|ended| ended >= at)
         });
-        named.max_by_key(|&thread| self.info(thread).map(|info| info.start_ns))
+        living.max_by_key(|&thread| self.info(thread).map(|info| info.start_ns))
     }
 
     /// The threads of a process that did not end before `from`.
