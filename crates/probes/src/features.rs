@@ -145,10 +145,9 @@ impl Features {
             .unwrap_or(false)
     }
 
-    /// Where `runqueues`, the preempt count and the current task lie in the per-CPU section. From 6.2
-    /// (64701838bf05) to 6.14 (46e8fff6d45f) the latter two are fields of `pcpu_hot`. The BTF of some
-    /// kernels (Debian's 5.10) has no per-CPU variables; there the symbols tell. Without either, no
-    /// waker is named (`root_the_waker_is_the_thread_that_woke_or_the_interrupt`).
+    /// Where `runqueues`, the preempt count and the current task lie in the per-CPU section. From 6.2 to
+    /// 6.14 the latter two are fields of `pcpu_hot`. The BTF of some kernels (Debian's 5.10) has no
+    /// per-CPU variables; there the symbols tell. Without either, no waker is named.
     pub(crate) fn per_cpu_offsets(&self, symbols: &Symbols) -> PerCpuOffsets {
         let find = || {
             let section = self.btf.type_by_name::<DataSec<'_>>(".data..percpu")?;

@@ -8,6 +8,7 @@ use common::Session;
 use common::child::Steps;
 use common::disk::Disk;
 use common::kernel;
+use common::kernel::Freezer;
 use common::now;
 use common::until;
 use common::worker::Worker;
@@ -245,6 +246,31 @@ fn root_a_flush_has_its_file_and_its_stack() {
             );
         }
     }
+}
+
+#[test]
+fn root_a_frozen_thread_is_frozen_and_not_asleep() {
+    let mut session = Session::start();
+    let group = Freezer::new();
+    let mut child = Steps::start(std::path::Path::new("sleep"), &["0.3"]);
+    let pid = child.pid();
+    session.probes.watch_process(pid).unwrap();
+    until("a sleeping child", || {
+        kernel::blocked_in(pid, pid) == Some(230)
+    });
+    group.take(pid);
+    group.freeze(true);
+    let frozen_at = now();
+    group.freeze(false);
+    child.finish();
+    session.drain_past(now());
+    let all = session.cycles(session.id(pid), 0, u64::MAX);
+    let frozen: Vec<_> = all
+        .iter()
+        .filter(|cycle| cycle.off.state == OffState::Frozen)
+        .collect();
+    assert_eq!(frozen.len(), 1, "{all:#?}");
+    assert!(frozen[0].off.at < frozen_at && frozen[0].end > frozen_at);
 }
 
 #[test]

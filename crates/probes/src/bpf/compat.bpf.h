@@ -1,15 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
  * Each difference between kernels that we read across, once, with the version and the upstream
- * change that made it. Choose by the existence of a field, never by a version number:
- * distributions carry changes back.
+ * change that made it, and the test that fails without it on the other side. Choose by the existence of
+ * a field, never by a version number: distributions carry changes back.
+ *
+ * What a program cannot ask, because it would not load, the loader decides (src/features.rs):
+ *
+ * - sched_switch says the state: 5.18 (fa2c3254d7cf "sched/tracing: Don't re-read p->state when emitting
+ *   sched_switch event"). Without: the program is refused, root_every_hook_can_be_tried.
+ * - Direct reclaim names the allocation flags before the order: 7.2, seen in its BTF. Without: the
+ *   order in a reclaim's evidence is a set of flags; no test asks for it.
+ * - The preempt count is in pcpu_hot: 6.2 (64701838bf05) to 6.14 (46e8fff6d45f); in some kernels only the
+ *   symbols tell where. Without: root_the_waker_is_the_thread_that_woke_or_the_interrupt.
+ *
+ * arch.bpf.h has the saved registers (5.15), which differ by architecture too.
  */
 #ifndef LACUNA_COMPAT_H
 #define LACUNA_COMPAT_H
 
 /*
  * 5.14 (2f064a59a11f "sched: Change task_struct::state"): `state` became `__state`. Only kernels
- * before 5.18 (fa2c3254d7cf) need it here: there sched_switch does not say the state.
+ * before 5.18 need it here. Without: root_switches_are_as_many_as_the_thread_read_of_itself.
  */
 static __always_inline u32 task_state_field(struct task_struct *task)
 {
@@ -21,7 +32,7 @@ static __always_inline u32 task_state_field(struct task_struct *task)
 /*
  * 5.12 (a10787e6d58c "bpf: Enable task local storage for tracing programs") gave task_struct this
  * field. The helper for the current task as a typed pointer is one version older (3ca1032ab7ab), so
- * one question answers both. Without: store.bpf.h, and every test of the kernel side.
+ * one question answers both; store.bpf.h says what is done instead. Without: no program loads.
  */
 static __always_inline bool has_task_storage(void)
 {
@@ -41,13 +52,20 @@ static __always_inline u32 current_tid(struct task_struct *current)
 	return has_task_storage() ? (u32)current->pid : (u32)bpf_get_current_pid_tgid();
 }
 
-/* 6.18 (e1fad12dcb66 "sched/fair: Switch to task based throttle model") marks the task itself. */
+/*
+ * 6.18 (e1fad12dcb66 "sched/fair: Switch to task based throttle model") marks the task itself; before, all
+ * of a throttled queue waits, also who is woken. Without: all of tests/throttle.rs, and before 6.18
+ * root_a_thread_woken_while_its_group_is_denied_waits_for_the_limit.
+ */
 static __always_inline bool has_throttled_mark(void)
 {
 	return bpf_core_field_exists(((struct task_struct *)0)->throttled);
 }
 
-/* 6.6 (677ea015f231 "sched: add throttled time stat for throttled children"). */
+/*
+ * 6.6 (677ea015f231 "sched: add throttled time stat for throttled children"). Without: tests/throttle.rs,
+ * which asks too that amounts are marked as estimates where it is missing.
+ */
 static __always_inline bool has_queue_clock(void)
 {
 	return bpf_core_field_exists(((struct cfs_rq *)0)->throttled_clock_self_time);
@@ -55,7 +73,8 @@ static __always_inline bool has_queue_clock(void)
 
 /*
  * Throttled time of the leaf queue. Before 6.6 there is none in wall time; the growth of the PELT
- * clock's stopped time is an estimate. 5.19 (64eaf50731ac) renamed that field.
+ * clock's stopped time is an estimate. 5.19 (64eaf50731ac "sched/fair: Fix cfs_rq_clock_pelt() for
+ * throttled cfs_rq") renamed that field, and was carried back to 5.10. Without: tests/throttle.rs.
  */
 static __always_inline u64 queue_throttled_ns(struct cfs_rq *queue)
 {
@@ -120,7 +139,10 @@ static __always_inline bool has_bandwidth(void)
 	return bpf_core_field_exists(((struct task_group *)0)->cfs_bandwidth);
 }
 
-/* A task of a frozen v2 cgroup sleeps interruptibly; only this bit tells it apart. */
+/*
+ * 5.2 (76f969e8948d "cgroup: cgroup v2 freezer"): a task of a frozen group sleeps interruptibly; only this
+ * bit tells it apart. Without: root_a_frozen_thread_is_frozen_and_not_asleep.
+ */
 static __always_inline bool task_frozen(struct task_struct *task)
 {
 	if (!bpf_core_field_exists(task->frozen))
@@ -128,7 +150,11 @@ static __always_inline bool task_frozen(struct task_struct *task)
 	return BPF_CORE_READ_BITFIELD(task, frozen);
 }
 
-/* 6.12: a task that blocks may stay on its queue for a while; it is not to run. */
+/*
+ * 6.12 (152e11f6df29 "sched/fair: Implement delayed dequeue"): a task that blocks may stay on its queue
+ * for a while; it is not to run. on_rq is a byte from 7.2 on (kernel.h). Without:
+ * root_a_silent_thread_is_confirmed_by_the_iterator.
+ */
 static __always_inline bool task_queued(struct task_struct *task)
 {
 	if (bpf_core_field_exists(task->se.sched_delayed) && task->se.sched_delayed)
@@ -137,8 +163,10 @@ static __always_inline bool task_queued(struct task_struct *task)
 }
 
 /*
- * 6.2 (a35b9af4ec2c) can give an address a type, so that reading costs a load and no helper call; the
- * verifier makes a wrong address read as 0. Before, a helper reads.
+ * 6.2 (a35b9af4ec2c "bpf: Add a kfunc for generic type cast") can give an address a type, so that reading
+ * costs a load and no helper call; the verifier makes a wrong address read as 0. Before, a helper reads.
+ * Without: root_the_waker_is_the_thread_that_woke_or_the_interrupt,
+ * root_a_read_of_a_pipe_names_the_pipe_and_its_writer.
  */
 static __always_inline bool reads_cheaply(void)
 {

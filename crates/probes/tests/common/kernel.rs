@@ -178,3 +178,48 @@ impl Drop for CpuGroup {
         });
     }
 }
+
+/// A version 2 cgroup of our own that can be frozen; thawed, emptied and removed when dropped.
+pub struct Freezer {
+    root: PathBuf,
+    path: PathBuf,
+}
+
+impl Freezer {
+    pub fn new() -> Freezer {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let fields = |line: &str| -> Vec<String> { line.split(' ').map(str::to_owned).collect() };
+        let mut mounts = mounts.lines().map(fields);
+        let mount = mounts.find(|fields| fields[2] == "cgroup2");
+        let root = PathBuf::from(&mount.expect("cgroup version 2 is mounted")[1]);
+        let path = root.join(format!("lacuna-frozen-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Freezer { root, path }
+    }
+
+    pub fn take(&self, pid: u32) {
+        fs::write(self.path.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+
+    /// Freezes or thaws, and waits until it is so.
+    pub fn freeze(&self, frozen: bool) {
+        let wanted = format!("frozen {}", u8::from(frozen));
+        let write = fs::write(self.path.join("cgroup.freeze"), &wanted[7..]);
+        write.unwrap();
+        until(&wanted, || {
+            let events = fs::read_to_string(self.path.join("cgroup.events")).unwrap();
+            events.lines().any(|line| line == wanted)
+        });
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        let _ = fs::write(self.path.join("cgroup.freeze"), "0");
+        let procs = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        for pid in procs.lines() {
+            let _ = fs::write(self.root.join("cgroup.procs"), pid);
+        }
+        let _ = fs::remove_dir(&self.path);
+    }
+}
