@@ -62,6 +62,9 @@ pub struct FaultPlan {
     pub drop_exits: bool,
     /// Skip every n-th waking as if the program had been skipped; 0: none. Moves the same counter.
     pub skip_wakings_every: u32,
+    /// Make room for no more threads than this; 0: as many as there may be. Only where there is a
+    /// limit ([`KernelFacts::threads_max`]).
+    pub threads_max: u32,
 }
 
 /// What one call of `drain` did.

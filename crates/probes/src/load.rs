@@ -140,6 +140,12 @@ fn configure(
         .ring
         .set_max_entries(bytes)
         .map_err(refused("sizing the ring"))?;
+    if config.faults.threads_max > 0 {
+        open.maps
+            .thread_table
+            .set_max_entries(config.faults.threads_max)
+            .map_err(refused("sizing the table of threads"))?;
+    }
     let rodata = open
         .maps
         .rodata_data

@@ -86,6 +86,59 @@ fn root_a_thread_is_whole_from_its_birth_to_its_death() {
     assert!(exit.at > last, "it ends after its own last word");
 }
 
+/// Where threads are kept by the addresses of their tasks, an address is used again at once.
+#[test]
+fn root_threads_that_follow_each_other_are_never_taken_for_one() {
+    let mut session = Session::start();
+    let mut tids = Vec::new();
+    for _ in 0..100 {
+        let worker = Worker::start("one-of-many", None, |_| naps(2));
+        tids.push(worker.tid);
+        worker.join();
+    }
+    session.until("the last one's death", |session| {
+        let last = session.find(tids[tids.len() - 1]);
+        last.is_some_and(|info| session.exit_of(info.thread).is_some())
+    });
+    let mut ids: Vec<ThreadId> = tids.iter().map(|&tid| session.id(tid)).collect();
+    for &id in &ids {
+        let links = session.links(id);
+        let exit = session.exit_of(id).expect("it has ended");
+        assert_eq!((links[0].seq, holes(&links)), (1, 0), "{links:?}");
+        assert_eq!(links[links.len() - 1].seq, exit.seq);
+    }
+    ids.sort_by_key(|id| id.0);
+    ids.dedup();
+    assert_eq!(ids.len(), tids.len());
+}
+
+#[test]
+fn root_a_thread_that_there_is_no_room_for_is_unknown_and_counted() {
+    let mut session = Session::with(Config {
+        watch: Watch::Selected,
+        faults: FaultPlan {
+            threads_max: 16,
+            ..FaultPlan::default()
+        },
+        ..Config::default()
+    });
+    // More threads than that are on every host.
+    session.snapshot();
+    let worker = Worker::start("too-many", None, |_| naps(20));
+    let tid = worker.tid;
+    worker.join();
+    session.drain_past(now());
+    let failures = session.probes.counters().unwrap().storage_failures;
+    let known = session.find(tid).map(|info| info.thread);
+    if lacuna_probes::kernel_facts().unwrap().threads_max.is_none() {
+        assert_eq!(failures, 0, "there is always room");
+        assert!(session.exit_of(known.unwrap()).is_some());
+    } else {
+        assert!(failures > 0);
+        assert_eq!(known, None, "all places were taken");
+    }
+}
+
 #[test]
 fn root_an_exec_by_another_thread_keeps_its_identity() {
     let program = kernel::compile("exec.c");
