@@ -50,7 +50,8 @@ static __always_inline void judge_rwlock(struct record_wait *wait, u32 *words)
 	wait->futex = FUTEX_RWLOCK;
 }
 
-static __noinline int read_futex(struct record_wait *wait, u64 address, u32 operation, u32 value)
+static __always_inline void read_futex(struct record_wait *wait, u64 address, u32 operation,
+				       u32 value)
 {
 	u32 words[FUTEX_WORDS] = {};
 
@@ -58,10 +59,10 @@ static __noinline int read_futex(struct record_wait *wait, u64 address, u32 oper
 	wait->futex = FUTEX_UNOWNED;
 	if (operation == FUTEX_OP_LOCK_PI || operation == FUTEX_OP_LOCK_PI2) {
 		if (bpf_probe_read_user(words, sizeof(u32), (void *)address))
-			return 0;
+			return;
 		wait->futex = FUTEX_PI;
 		wait->owner = words[0] & FUTEX_TID_MASK;
-		return 0;
+		return;
 	}
 	if (operation == FUTEX_OP_WAIT && value == MUTEX_CONTENDED) {
 		if (!bpf_probe_read_user(words, 5 * sizeof(u32), (void *)address))
@@ -71,7 +72,6 @@ static __noinline int read_futex(struct record_wait *wait, u64 address, u32 oper
 		if (!bpf_probe_read_user(words, sizeof(words), (void *)address))
 			judge_rwlock(wait, words);
 	}
-	return 0;
 }
 
 #endif
