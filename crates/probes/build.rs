@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 const DIR: &str = "src/bpf";
 const FLOOR: &str = "benches/empty.bpf.c";
+const PIECES: &str = "benches/pieces.bpf.c";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
@@ -22,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (source, skeleton) in [
         (&*format!("{DIR}/lacuna.bpf.c"), "lacuna.skel.rs"),
         (FLOOR, "empty.skel.rs"),
+        (PIECES, "pieces.skel.rs"),
     ] {
         SkeletonBuilder::new()
             .source(source)
@@ -30,5 +32,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("cargo:rerun-if-changed={DIR}");
     println!("cargo:rerun-if-changed={FLOOR}");
+    println!("cargo:rerun-if-changed={PIECES}");
     Ok(())
 }

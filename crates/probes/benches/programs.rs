@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the programs cost: nanoseconds a run beside empty programs at the same hooks, and the rate of
-//! a switch-bound ping-pong pinned to one CPU, with nothing, with empty programs, and with ours.
+//! a switch-bound ping-pong pinned to one CPU, with nothing, with empty programs, and with ours; and
+//! what the single operations cost that ours are made of.
 //!
 //! `cargo bench -p lacuna-probes`, as root. The rounds of a kind are interleaved with the others'
 //! and the medians shown, because the machine may be doing other work.
@@ -20,6 +21,11 @@ mod empty {
     include!(concat!(env!("OUT_DIR"), "/empty.skel.rs"));
 }
 
+mod game;
+mod pieces;
+
+use game::Failure;
+use game::PingPong;
 use lacuna_probes::Config;
 use lacuna_probes::Probes;
 use lacuna_probes::RunStats;
@@ -28,84 +34,13 @@ use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::OpenSkel;
 use libbpf_rs::skel::Skel;
 use libbpf_rs::skel::SkelBuilder;
-use rustix::thread::CpuSet;
-use std::error::Error;
-use std::io::PipeReader;
-use std::io::PipeWriter;
-use std::io::Read;
-use std::io::Write;
 use std::mem::MaybeUninit;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
 const ROUNDS: usize = 3;
 const WINDOW: Duration = Duration::from_millis(800);
 const KINDS: [&str; 5] = ["nothing", "empty", "unwatched", "watched", "merged"];
-
-type Failure = Box<dyn Error + Send + Sync>;
-
-fn pin() -> Result<(), Failure> {
-    let mut set = CpuSet::new();
-    set.set(0);
-    Ok(rustix::thread::sched_setaffinity(None, &set)?)
-}
-
-/// Two threads on one CPU that hand a byte to and fro until told to stop.
-struct PingPong {
-    stop: Arc<AtomicBool>,
-    ask: JoinHandle<Result<f64, Failure>>,
-    answer: JoinHandle<Result<(), Failure>>,
-}
-
-impl PingPong {
-    fn start() -> Result<PingPong, Failure> {
-        let (from_ask, to_answer) = std::io::pipe()?;
-        let (from_answer, to_ask) = std::io::pipe()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let asked = stop.clone();
-        Ok(PingPong {
-            stop,
-            ask: std::thread::spawn(move || ask(from_answer, to_answer, &asked)),
-            answer: std::thread::spawn(move || answer(from_ask, to_ask)),
-        })
-    }
-
-    /// Round trips a second.
-    fn finish(self) -> Result<f64, Failure> {
-        self.stop.store(true, Ordering::Relaxed);
-        let rate = self.ask.join().map_err(|_| "the asking thread died")??;
-        self.answer
-            .join()
-            .map_err(|_| "the answering thread died")??;
-        Ok(rate)
-    }
-}
-
-fn ask(mut from: PipeReader, mut to: PipeWriter, stop: &AtomicBool) -> Result<f64, Failure> {
-    pin()?;
-    let (begun, mut count) = (Instant::now(), 0_u32);
-    while !stop.load(Ordering::Relaxed) {
-        to.write_all(b"x")?;
-        from.read_exact(&mut [0])?;
-        count += 1;
-    }
-    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
-}
-
-fn answer(mut from: PipeReader, mut to: PipeWriter) -> Result<(), Failure> {
-    pin()?;
-    let mut byte = [0];
-    while from.read(&mut byte)? == 1 {
-        if to.write_all(&byte).is_err() {
-            break;
-        }
-    }
-    Ok(())
-}
 
 /// Drains while a ping-pong runs; its rate, and what the programs cost meanwhile.
 fn round(probes: Option<&mut Probes>) -> Result<(f64, RunStats, u64), Failure> {
@@ -152,9 +87,9 @@ fn play(kind: &str) -> Result<(f64, RunStats, u64), Failure> {
     if kind != "unwatched" {
         probes.watch_process(std::process::id())?;
     }
-    let before = empties();
+    let before = runs_of("empty_");
     let (rate, mut costs, records) = round(Some(&mut probes))?;
-    for (before, after) in before.into_iter().zip(empties()) {
+    for (before, after) in before.into_iter().zip(runs_of("empty_")) {
         costs.programs.push(lacuna_probes::ProgramCost {
             name: after.0,
             runs: after.1 - before.1,
@@ -168,10 +103,10 @@ fn play(kind: &str) -> Result<(f64, RunStats, u64), Failure> {
     Ok((rate, costs, records))
 }
 
-/// Name, runs and nanoseconds of the empty programs.
-fn empties() -> Vec<(String, u64, u64)> {
+/// Name, runs and nanoseconds of the programs that are called so.
+fn runs_of(prefix: &str) -> Vec<(String, u64, u64)> {
     ProgInfoIter::default()
-        .filter(|program| program.name.to_string_lossy().starts_with("empty_"))
+        .filter(|program| program.name.to_string_lossy().starts_with(prefix))
         .map(|program| {
             let name = program.name.to_string_lossy().into_owned();
             (name, program.run_cnt, program.run_time_ns)
@@ -220,5 +155,5 @@ fn main() -> Result<(), Failure> {
             println!("  {name:<14} {:>6.0} {least:>6.0}", median(runs));
         }
     }
-    Ok(())
+    pieces::print()
 }

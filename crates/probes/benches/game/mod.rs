@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The load of the benchmarks: two threads on one CPU that do nothing but switch.
+
+use rustix::thread::CpuSet;
+use std::error::Error;
+use std::io::PipeReader;
+use std::io::PipeWriter;
+use std::io::Read;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+
+fn pin() -> Result<(), Failure> {
+    let mut set = CpuSet::new();
+    set.set(0);
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}
+
+/// Two threads on one CPU that hand a byte to and fro until told to stop.
+pub(crate) struct PingPong {
+    stop: Arc<AtomicBool>,
+    ask: JoinHandle<Result<f64, Failure>>,
+    answer: JoinHandle<Result<(), Failure>>,
+}
+
+impl PingPong {
+    pub(crate) fn start() -> Result<PingPong, Failure> {
+        let (from_ask, to_answer) = std::io::pipe()?;
+        let (from_answer, to_ask) = std::io::pipe()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = stop.clone();
+        Ok(PingPong {
+            stop,
+            ask: std::thread::spawn(move || ask(from_answer, to_answer, &asked)),
+            answer: std::thread::spawn(move || answer(from_ask, to_ask)),
+        })
+    }
+
+    /// Round trips a second.
+    pub(crate) fn finish(self) -> Result<f64, Failure> {
+        self.stop.store(true, Ordering::Relaxed);
+        let rate = self.ask.join().map_err(|_| "the asking thread died")??;
+        self.answer
+            .join()
+            .map_err(|_| "the answering thread died")??;
+        Ok(rate)
+    }
+}
+
+fn ask(mut from: PipeReader, mut to: PipeWriter, stop: &AtomicBool) -> Result<f64, Failure> {
+    pin()?;
+    let (begun, mut count) = (Instant::now(), 0_u32);
+    while !stop.load(Ordering::Relaxed) {
+        to.write_all(b"x")?;
+        from.read_exact(&mut [0])?;
+        count += 1;
+    }
+    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
+}
+
+fn answer(mut from: PipeReader, mut to: PipeWriter) -> Result<(), Failure> {
+    pin()?;
+    let mut byte = [0];
+    while from.read(&mut byte)? == 1 {
+        if to.write_all(&byte).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

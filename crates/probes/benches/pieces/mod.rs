@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What single operations cost at `sched_switch`: each has a program of its own, all are attached at
+//! once and measured in the same windows.
+
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    clippy::wildcard_imports,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated"
+)]
+mod skel {
+    include!(concat!(env!("OUT_DIR"), "/pieces.skel.rs"));
+}
+
+use crate::game::Failure;
+use crate::game::PingPong;
+use crate::median;
+use crate::runs_of;
+use lacuna_probes::Config;
+use lacuna_probes::Probes;
+use lacuna_probes::Watch;
+use libbpf_rs::RingBufferBuilder;
+use libbpf_rs::skel::OpenSkel;
+use libbpf_rs::skel::Skel;
+use libbpf_rs::skel::SkelBuilder;
+use std::collections::BTreeMap;
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+const WINDOWS: usize = 30;
+const WINDOW: Duration = Duration::from_millis(20);
+const FLOOR: &str = "piece_nothing";
+
+/// Prints the median of each operation, less that of the program that does nothing.
+pub(crate) fn print() -> Result<(), Failure> {
+    let mut storage = MaybeUninit::uninit();
+    let mut skel = skel::PiecesSkelBuilder::default()
+        .open(&mut storage)?
+        .load()?;
+    skel.attach()?;
+    let mut reader = RingBufferBuilder::new();
+    reader.add(&skel.maps.records, |_| 0)?;
+    let reader = reader.build()?;
+    // They only switch the statistics on; nothing is watched.
+    let mut probes = Probes::load(
+        &Config {
+            watch: Watch::Selected,
+            ..Config::default()
+        },
+        Box::new(|_| Vec::new()),
+    )?;
+    let game = PingPong::start()?;
+    let mut costs: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for _ in 0..WINDOWS {
+        let before = runs_of("piece_");
+        probes.run_stats(WINDOW)?;
+        reader.consume()?;
+        for (before, after) in before.into_iter().zip(runs_of("piece_")) {
+            let (runs, ns) = (after.1 - before.1, after.2 - before.2);
+            if runs > 0 {
+                costs
+                    .entry(after.0)
+                    .or_default()
+                    .push(ns as f64 / runs as f64);
+            }
+        }
+    }
+    game.finish()?;
+    println!("\none operation at sched_switch: ns a run beyond nothing, median");
+    let floor = costs.remove(FLOOR).map(median).unwrap_or_default();
+    for (name, runs) in costs {
+        println!("  {name:<16} {:>6.0}", median(runs) - floor);
+    }
+    Ok(())
+}
