@@ -69,6 +69,26 @@ impl Presence for Recorder {
         self.walk(thread, from..to.saturating_add(1), &mut sum);
         sum.0
     }
+
+    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns)) {
+        self.walk(thread, from..to.saturating_add(1), &mut Stretches(visit));
+    }
+}
+
+/// Hands on where a thread was, or may have been, on a CPU.
+struct Stretches<'v>(&'v mut dyn FnMut(Ns, Ns));
+
+impl Sink for Stretches<'_> {
+    fn segment(&mut self, segment: &Segment<'_>) {
+        let on = match segment.seen {
+            Seen::Cpu { .. } | Seen::Detour { .. } | Seen::Sums { .. } => true,
+            Seen::Unknown { place, .. } => place != Place::OffCpu,
+            Seen::Runnable { .. } | Seen::Throttled { .. } | Seen::Blocked { .. } => false,
+        };
+        if on {
+            (self.0)(segment.range.start, segment.range.end - 1);
+        }
+    }
 }
 
 /// Sums up where a thread was.

@@ -112,6 +112,19 @@ impl Presence for Beats {
             unknown_ns: 0,
         }
     }
+
+    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns)) {
+        let beat = self.threads.iter().find(|b| u64::from(b.tid) == thread.0);
+        let Some(beat) = beat else { return };
+        let first = from.saturating_sub(beat.phase) / beat.period * beat.period + beat.phase;
+        let mut at = first;
+        while at <= to && beat.period > 0 {
+            if at + beat.on >= from {
+                visit(at.max(from), (at + beat.on).min(to));
+            }
+            at += beat.period;
+        }
+    }
 }
 
 fn span(i: u64, start: Ns, end: Ns) -> SpanFacts<'static> {

@@ -26,6 +26,16 @@ fn simulated_programs_are_joined_right_or_not_at_all() {
         if share < case.least || share > case.most {
             failures.push(format!("{} (seed {seed}): joined {share:.4}", case.name));
         }
+        let disproved = tally.disproved as f64 / tally.spans as f64;
+        if tally.denied > 0 || tally.credited > 0 || disproved < case.disproved {
+            let (denied, credited) = (tally.denied, tally.credited);
+            let of = tally.spans;
+            failures.push(format!(
+                "{}: {denied} of {of} spans denied to their process, {credited} credited to a \
+                 collector, which was disproved for {disproved:.2}",
+                case.name
+            ));
+        }
         all.add(&tally);
     }
     let (joined, wrong) = (all.joined, all.wrong);

@@ -53,6 +53,11 @@ impl Share {
         value * (1.0 - value) / (self.of as f64 + 2.0)
     }
 
+    /// The most that it may be, by two standard errors.
+    pub(super) fn most(self) -> f64 {
+        self.value() + 2.0 * self.variance().sqrt()
+    }
+
     /// Whether it is above `other` by more than chance ([`STANDARD_ERRORS`]).
     pub(super) fn clearly_above(self, other: Share) -> bool {
         let error = (self.variance() + other.variance()).sqrt();

@@ -106,3 +106,35 @@ pub(super) const ROOTS_MAX: usize = 16_384;
 pub(super) const PENDING_MAX: usize = 512;
 /// A waiting root span with more candidates than this is not kept.
 pub(super) const PENDING_CANDIDATES_MAX: usize = 16;
+
+/// A clock is held to be wrong by no more than this; one that is looks as if somebody else read it.
+pub(super) const LAG_NS_MAX: Ns = 2_000_000_000;
+/// Lags are told apart so finely; instants are widened by more.
+pub(super) const LAG_BIN_NS: Ns = 250_000;
+/// Instants are widened by this on both sides for the look at all lags: for a clock that drifts by
+/// 30 ppm over [`SAMPLE_SPREAD_NS_MAX`], or is anchored anew for each trace.
+pub(super) const SAMPLE_SLACK_NS: Ns = 1_000_000;
+/// Spans in such a look, the latest.
+pub(super) const SAMPLE_MAX: usize = 128;
+/// With fewer there is none.
+pub(super) const SAMPLE_MIN: usize = 32;
+/// From the first to the last of them.
+pub(super) const SAMPLE_SPREAD_NS_MAX: Ns = 30_000_000_000;
+/// Stretches on a CPU that are looked through; a process with more stays undecided.
+pub(super) const STRETCHES_MAX: usize = 200_000;
+/// Spans of a source that start less than this apart tell the same of its process.
+pub(super) const READ_EVERY_NS: Ns = 10_000_000;
+/// Spans that are looked at before a process may be shown to have taken their timestamps.
+pub(super) const READ_SHOWN_MIN: u64 = 20;
+/// Spans of a source before its process may be contradicted.
+pub(super) const READ_SPANS_MIN: u64 = 200;
+/// The process that took the timestamps is on a CPU at no smaller share of them.
+pub(super) const READ_SHARE_MIN: f64 = 0.95;
+/// Below this share at every lag, somebody else took them; what lies between says nothing.
+pub(super) const READ_PEAK_MIN: f64 = 0.75;
+/// A process that is on a CPU at more than this share of any instants cannot be told from another.
+pub(super) const READ_CHANCE_MAX: f64 = 0.5;
+/// Odds from which a process is shown to have taken the timestamps.
+pub(super) const READ_SHOWN_ODDS: f64 = 1e4;
+/// Sources that are learned at once; the one silent for longest makes room.
+pub(super) const SOURCES_MAX: usize = 1_024;

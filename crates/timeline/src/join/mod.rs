@@ -15,9 +15,11 @@ mod decide;
 mod edges;
 mod facts;
 mod kind;
+mod lags;
 mod limits;
 mod presence;
 mod process;
+mod readers;
 mod roots;
 mod shares;
 
@@ -37,6 +39,9 @@ pub use presence::OnCpu;
 pub use presence::Presence;
 pub use presence::Running;
 pub use presence::ThreadFacts;
+pub use readers::Readers;
+pub use readers::Reading;
+pub use readers::Source;
 
 use crate::event::ProcessId;
 use crate::event::ThreadId;

@@ -5,11 +5,12 @@
 //! most of nothing; the others are there to provoke wrong joins and to print what is left unjoined.
 
 use super::core::Core;
-use super::core::MS;
-use super::core::US;
+use super::host::MS;
+use super::host::US;
 use super::observe::Clock;
 use super::observe::Tally;
 use super::observe::judge;
+use super::programs::Collector;
 use super::programs::Elsewhere;
 use super::programs::Running;
 use super::programs::Service;
@@ -26,6 +27,8 @@ pub(crate) struct Case {
     lost_one_in: u64,
     pub(crate) least: f64,
     pub(crate) most: f64,
+    /// Which share of the spans must have come after its collector was found out.
+    pub(crate) disproved: f64,
 }
 
 fn case(name: &'static str, cpus: usize, service: &Service) -> Case {
@@ -38,6 +41,7 @@ fn case(name: &'static str, cpus: usize, service: &Service) -> Case {
         lost_one_in: 0,
         least: 0.0,
         most: 1.0,
+        disproved: 0.0,
     }
 }
 
@@ -64,6 +68,13 @@ impl Case {
 
     fn at_least(mut self, share: f64) -> Case {
         self.least = share;
+        self
+    }
+
+    /// A collector that must be found out, for this share of the spans in time.
+    fn behind(mut self, collector: Collector, disproved: f64) -> Case {
+        self.service.collector = Some(collector);
+        self.disproved = disproved;
         self
     }
 
@@ -122,6 +133,7 @@ pub(crate) fn all() -> Vec<Case> {
     all.extend(loops());
     all.extend(elsewhere());
     all.extend(clocks_and_losses());
+    all.extend(collected());
     all
 }
 
@@ -339,5 +351,40 @@ fn clocks_and_losses() -> Vec<Case> {
             .gil()
             .with(|s| s.shape = tasks(1, 1))
             .lost(50),
+    ]
+}
+
+/// Programs that export through a collector on the same host, whose connection it is.
+fn collected() -> Vec<Case> {
+    let tokio = Service {
+        shape: tasks(4, 1),
+        clients: 8,
+        ..Service::default()
+    };
+    vec![
+        case("thread per request, collector", 2, &flask())
+            .gil()
+            .behind(Collector::Batches, 0.5)
+            .at_least(0.99),
+        case("pool 8, CPUs full, collector", 2, &full()).behind(Collector::Batches, 0.5),
+        case("same, busy collector", 4, &full()).behind(Collector::Busy, 0.5),
+        case("same, that gets each span", 4, &full()).behind(Collector::EachSpan, 0.0),
+        case("tasks on 4 workers, collector", 4, &tokio)
+            .behind(Collector::Batches, 0.5)
+            .refused(),
+        case("ends elsewhere, collector", 2, &Service::default())
+            .with(|s| s.elsewhere = Elsewhere::Always)
+            .behind(Collector::Batches, 0.5)
+            .refused(),
+        case("pool 8, biased 30 ms, collector", 2, &full())
+            .clock(|c| c.bias = 30_000_000)
+            .behind(Collector::Batches, 0.5)
+            .refused(),
+        case("pool 8, ticks of 1 ms, collector", 2, &full())
+            .clock(|c| c.tick = 1_000_000)
+            .behind(Collector::Batches, 0.5),
+        case("pool 8, 20 % lost, collector", 2, &full())
+            .lost(5)
+            .behind(Collector::Batches, 0.0),
     ]
 }

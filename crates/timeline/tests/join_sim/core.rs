@@ -9,82 +9,24 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::VecDeque;
 
-/// Nanoseconds.
-pub(crate) type Ns = u64;
-pub(crate) const US: Ns = 1_000;
-pub(crate) const MS: Ns = 1_000_000;
-pub(crate) const SECOND: Ns = 1_000_000_000;
-/// The simulation starts here, so that offsets into the past have somewhere to go.
-pub(crate) const BEGIN: Ns = 100 * SECOND;
+use super::host::BEGIN;
+use super::host::Host;
+use super::host::MS;
+use super::host::Ns;
+use super::host::Owner;
+use super::host::Program;
+use super::host::Rng;
+use super::host::Span;
+use super::host::Step;
+use super::host::US;
+
 /// What a context switch costs.
 const SWITCH: Ns = 2 * US;
-
-/// SplitMix64: small, seedable, good enough for coincidences.
-#[derive(Clone)]
-pub(crate) struct Rng(pub(crate) u64);
-
-impl Rng {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    /// In [0, 1).
-    pub(crate) fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    /// Exponential with this mean, at least 1.
-    pub(crate) fn around(&mut self, mean: Ns) -> Ns {
-        ((-(1.0 - self.unit()).ln()) * mean as f64) as Ns + 1
-    }
-}
-
-/// One step of a thread's script.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Step {
-    /// On a CPU for so long. Under a GIL: holding it.
-    Run(Ns),
-    /// The same without the GIL.
-    RunFree(Ns),
-    /// Off the CPU for so long.
-    Block(Ns),
-    /// Takes the timestamp of a span's start, or end.
-    Start(usize),
-    End(usize),
-    /// Tells the program.
-    Tell(u64),
-    /// The thread ends.
-    Exit,
-}
-
-/// A span with its truth.
-#[derive(Clone, Debug)]
-pub(crate) struct Span {
-    pub(crate) kind: u32,
-    pub(crate) parent: Option<usize>,
-    pub(crate) start: Ns,
-    pub(crate) end: Ns,
-    pub(crate) start_thread: usize,
-    pub(crate) end_thread: usize,
-    /// Some of it ran on another thread in between.
-    pub(crate) strayed: bool,
-}
 
 /// A thread and its record.
 #[derive(Debug, Default)]
 pub(crate) struct Thread {
+    pub(crate) owner: Owner,
     pub(crate) born: Ns,
     pub(crate) died: Option<Ns>,
     /// When it was on a CPU: from, to; both ends included.
@@ -106,16 +48,6 @@ enum Event {
     Timer(u64),
 }
 
-/// What drives the threads.
-pub(crate) trait Program {
-    /// Called once.
-    fn begin(&mut self, core: &mut Core);
-    /// The thread's script has ended: give it more, or leave it idle until it is given some.
-    fn idle(&mut self, core: &mut Core, thread: usize);
-    /// A timer, or a `Tell` of a thread.
-    fn told(&mut self, core: &mut Core, thread: Option<usize>, what: u64);
-}
-
 pub(crate) struct Core {
     pub(crate) now: Ns,
     pub(crate) rng: Rng,
@@ -128,6 +60,41 @@ pub(crate) struct Core {
     ready: [VecDeque<usize>; 2],
     events: BinaryHeap<Reverse<(Ns, u64, Event)>>,
     serial: u64,
+}
+
+impl Host for Core {
+    fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    fn spawn(&mut self, owner: Owner, script: &[Step]) -> usize {
+        let id = self.threads.len();
+        let script = script.iter().copied().collect();
+        self.threads.push(Thread {
+            owner,
+            born: self.now,
+            script,
+            ..Thread::default()
+        });
+        self.post(self.now + 20 * US, Event::Wake(id));
+        id
+    }
+
+    fn give(&mut self, thread: usize, script: &[Step]) {
+        self.threads[thread].script.extend(script);
+        if std::mem::take(&mut self.threads[thread].idle) {
+            let latency = 3 * US + self.rng.around(5 * US);
+            self.post(self.now + latency, Event::Wake(thread));
+        }
+    }
+
+    fn timer(&mut self, after: Ns, what: u64) {
+        self.post(self.now + after, Event::Timer(what));
+    }
+
+    fn spans(&mut self) -> &mut Vec<Span> {
+        &mut self.spans
+    }
 }
 
 impl Core {
@@ -146,48 +113,6 @@ impl Core {
         }
     }
 
-    /// A new thread; it starts with this script.
-    pub(crate) fn spawn(&mut self, script: &[Step]) -> usize {
-        let id = self.threads.len();
-        let script = script.iter().copied().collect();
-        self.threads.push(Thread {
-            born: self.now,
-            script,
-            ..Thread::default()
-        });
-        self.post(self.now + 20 * US, Event::Wake(id));
-        id
-    }
-
-    /// A new span, not started yet.
-    pub(crate) fn span(&mut self, kind: u32, parent: Option<usize>) -> usize {
-        let none = usize::MAX;
-        let (start_thread, end_thread) = (none, none);
-        self.spans.push(Span {
-            kind,
-            parent,
-            start: 0,
-            end: 0,
-            start_thread,
-            end_thread,
-            strayed: false,
-        });
-        self.spans.len() - 1
-    }
-
-    /// More to do for a thread; an idle one is woken.
-    pub(crate) fn give(&mut self, thread: usize, script: &[Step]) {
-        self.threads[thread].script.extend(script);
-        if std::mem::take(&mut self.threads[thread].idle) {
-            let latency = 3 * US + self.rng.around(5 * US);
-            self.post(self.now + latency, Event::Wake(thread));
-        }
-    }
-
-    pub(crate) fn timer(&mut self, after: Ns, what: u64) {
-        self.post(self.now + after, Event::Timer(what));
-    }
-
     fn post(&mut self, at: Ns, event: Event) {
         self.serial += 1;
         self.events.push(Reverse((at, self.serial, event)));
@@ -201,7 +126,7 @@ impl Core {
             steps += 1;
             self.now = at.max(self.now);
             match event {
-                Event::Timer(what) => program.told(self, None, what),
+                Event::Timer(what) => program.told(self, what),
                 Event::Wake(thread) => self.woken(program, thread),
                 Event::Tick(cpu) => self.tick(program, cpu),
             }
@@ -316,7 +241,7 @@ impl Core {
                     self.spans[span].end = self.now;
                     self.spans[span].end_thread = thread;
                 }
-                Step::Tell(what) => program.told(self, Some(thread), what),
+                Step::Tell(what) => program.told(self, what),
                 Step::Exit => {
                     self.threads[thread].died = Some(self.now);
                     self.threads[thread].script.clear();

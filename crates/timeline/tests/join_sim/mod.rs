@@ -3,5 +3,6 @@
 
 pub(crate) mod cases;
 pub(crate) mod core;
+pub(crate) mod host;
 pub(crate) mod observe;
 pub(crate) mod programs;

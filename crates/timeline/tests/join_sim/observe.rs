@@ -2,12 +2,13 @@
 //! From a simulated run to what the join gets: presence with losses, spans with clock errors; and
 //! the score of its answers against the truth.
 
-use super::core::BEGIN;
 use super::core::Core;
-use super::core::MS;
-use super::core::Ns;
-use super::core::Rng;
-use super::core::SECOND;
+use super::host::BEGIN;
+use super::host::MS;
+use super::host::Ns;
+use super::host::Owner;
+use super::host::Rng;
+use super::host::SECOND;
 use lacuna_timeline::ThreadId;
 use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::join::ChildFacts;
@@ -18,8 +19,11 @@ use lacuna_timeline::join::KindId;
 use lacuna_timeline::join::OnCpu;
 use lacuna_timeline::join::Place;
 use lacuna_timeline::join::Presence;
+use lacuna_timeline::join::Readers;
+use lacuna_timeline::join::Reading;
 use lacuna_timeline::join::Running;
 use lacuna_timeline::join::SpanFacts;
+use lacuna_timeline::join::Source;
 use lacuna_timeline::join::SpanKey;
 use lacuna_timeline::join::ThreadFacts;
 use lacuna_timeline::join::Why;
@@ -30,6 +34,12 @@ use std::collections::HashMap;
 /// The one process of a run.
 pub(crate) const PROCESS: ProcessId = ProcessId {
     tgid: 1_000,
+    start_ns: BEGIN,
+};
+
+/// The collector that some programs send their spans through.
+pub(crate) const COLLECTOR: ProcessId = ProcessId {
+    tgid: 2_000,
     start_ns: BEGIN,
 };
 
@@ -86,9 +96,19 @@ impl<'a> Record<'a> {
         }
     }
 
-    fn visit(&self, i: usize, from: Ns, to: Ns, visit: &mut dyn FnMut(&ThreadFacts<'_>)) {
+    fn visit(
+        &self,
+        process: ProcessId,
+        i: usize,
+        (from, to): (Ns, Ns),
+        visit: &mut dyn FnMut(&ThreadFacts<'_>),
+    ) {
         let thread = &self.core.threads[i];
-        if thread.born > to || thread.died.is_some_and(|died| died < from) {
+        let owner = match thread.owner {
+            Owner::Service => PROCESS,
+            Owner::Collector => COLLECTOR,
+        };
+        if owner != process || thread.born > to || thread.died.is_some_and(|died| died < from) {
             return;
         }
         visit(&ThreadFacts {
@@ -113,13 +133,13 @@ fn touches(stretches: &[(Ns, Ns)], from: Ns, to: Ns) -> bool {
 impl Presence for Record<'_> {
     fn threads(
         &self,
-        _: ProcessId,
+        process: ProcessId,
         from: Ns,
         to: Ns,
         visit: &mut dyn FnMut(&ThreadFacts<'_>),
     ) -> bool {
         for &i in &self.lasting {
-            self.visit(i, from, to, visit);
+            self.visit(process, i, (from, to), visit);
         }
         let first = from.saturating_sub(SECOND);
         let i = self
@@ -129,7 +149,7 @@ impl Presence for Record<'_> {
             .iter()
             .take_while(|&&i| self.core.threads[i].born <= to)
         {
-            self.visit(i, from, to, visit);
+            self.visit(process, i, (from, to), visit);
         }
         from >= BEGIN
     }
@@ -154,6 +174,16 @@ impl Presence for Record<'_> {
         Running {
             on_ns,
             unknown_ns: 0,
+        }
+    }
+
+    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns)) {
+        let i = thread.0 as usize - 1;
+        for all in [&self.core.threads[i].ran, &self.unknown[i]] {
+            let first = all.partition_point(|s| s.1 < from);
+            for s in all[first..].iter().take_while(|s| s.0 <= to) {
+                visit(s.0.max(from), s.1.min(to));
+            }
         }
     }
 }
@@ -275,6 +305,13 @@ pub(crate) struct Tally {
     /// Sum of (1 - score) of the joined: how many wrong ones the model expects.
     pub(crate) expected_wrong: f64,
     pub(crate) why: BTreeMap<&'static str, u64>,
+    /// Spans that came while it was held against their own process that it did not take their
+    /// timestamps: always wrong.
+    pub(crate) denied: u64,
+    /// Spans that came while it was believed that a collector had taken them, and while it was not
+    /// believed any more that it might have.
+    pub(crate) credited: u64,
+    pub(crate) disproved: u64,
 }
 
 impl Tally {
@@ -308,6 +345,9 @@ impl Tally {
         self.joined += other.joined;
         self.wrong += other.wrong;
         self.expected_wrong += other.expected_wrong;
+        self.denied += other.denied;
+        self.credited += other.credited;
+        self.disproved += other.disproved;
         for (why, n) in &other.why {
             *self.why.entry(why).or_default() += n;
         }
@@ -335,6 +375,13 @@ impl Tally {
     }
 }
 
+fn source(process: ProcessId) -> Source {
+    Source {
+        process,
+        service: 1,
+    }
+}
+
 /// Sends the spans of a run to a joiner as a batch exporter does: each second's when it is over.
 /// Each span is asked about when it is observed, and again when its batch is.
 pub(crate) fn judge(core: &Core, clock: Clock, lost_one_in: u64, seed: u64) -> Tally {
@@ -342,13 +389,24 @@ pub(crate) fn judge(core: &Core, clock: Clock, lost_one_in: u64, seed: u64) -> T
     let sent = sent(core, clock, &mut Rng(seed ^ 0xc10c));
     let mut joiner = Joiner::default();
     let mut tally = Tally::default();
+    let mut readers = Readers::default();
     for batch in sent.chunk_by(|a, b| a.end / SECOND == b.end / SECOND) {
         let facts = batch.iter().map(Sent::facts);
         let at_once: Vec<Joined> = facts.map(|span| joiner.observe(&span, &record)).collect();
         for (span, at_once) in batch.iter().zip(at_once) {
             let later = joiner.join(&span.facts(), &record);
             tally.note(span, [at_once, later]);
+            for process in [PROCESS, COLLECTOR] {
+                readers.observe(source(process), &span.facts(), &record);
+            }
         }
+        let over = batch.last().map_or(0, |last| last.end / SECOND + 1) * SECOND;
+        readers.judge(over, &record);
+        let [own, collector] = [PROCESS, COLLECTOR].map(|of| readers.reading(source(of)));
+        let spans = batch.len() as u64;
+        tally.denied += spans * u64::from(own == Reading::Contradicted);
+        tally.credited += spans * u64::from(collector == Reading::Shown);
+        tally.disproved += spans * u64::from(collector == Reading::Contradicted);
     }
     tally
 }

@@ -2,13 +2,15 @@
 //! Programs that make spans: pools, a thread per request, event loops, tasks that move, spans that
 //! end elsewhere, helpers and exporters. One `Service` with knobs, so that they can be mixed.
 
-use super::core::Core;
-use super::core::MS;
-use super::core::Ns;
-use super::core::Program;
-use super::core::SECOND;
-use super::core::Step;
-use super::core::US;
+use super::host::Host;
+use super::host::MS;
+use super::host::Ns;
+use super::host::Owner;
+use super::host::Program;
+use super::host::SECOND;
+use super::host::Step;
+use super::host::US;
+use super::host::new_span;
 use std::collections::VecDeque;
 
 /// How requests get their threads.
@@ -36,6 +38,17 @@ pub(crate) enum Elsewhere {
     LastKind,
 }
 
+/// A collector on the same host: a thread of another process that the spans are sent through.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Collector {
+    /// It gets each of the exporter's batches, and sends it on 200 ms later.
+    Batches,
+    /// It gets each span as soon as that has ended.
+    EachSpan,
+    /// It gets batches, and has so much else to do that it is on a CPU 20 % of the time.
+    Busy,
+}
+
 /// A program.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
@@ -57,6 +70,7 @@ pub(crate) struct Service {
     pub(crate) helper: Option<(Ns, Ns)>,
     /// A batch exporter: a few milliseconds of work each second.
     pub(crate) exporter: bool,
+    pub(crate) collector: Option<Collector>,
     /// One in so many requests is run by the accepting main thread (a full queue).
     pub(crate) caller_runs: Option<u64>,
     /// Share of a segment that runs without the GIL, in percent.
@@ -81,6 +95,7 @@ impl Default for Service {
             elsewhere: Elsewhere::Never,
             helper: None,
             exporter: true,
+            collector: None,
             caller_runs: None,
             free_percent: 0,
         }
@@ -103,6 +118,7 @@ pub(crate) struct Running {
     backlog: VecDeque<Vec<Step>>,
     finisher: usize,
     helper: Option<usize>,
+    collector: usize,
     tasks: Vec<Task>,
     ready: VecDeque<usize>,
     served: usize,
@@ -117,6 +133,7 @@ const WAITS: u64 = 3;
 const RESUME: u64 = 4;
 const HAND: u64 = 5;
 const EXPORT: u64 = 6;
+const COLLECT: u64 = 7;
 
 impl Running {
     pub(crate) fn new(service: Service) -> Running {
@@ -128,6 +145,7 @@ impl Running {
             backlog: VecDeque::new(),
             finisher: 0,
             helper: None,
+            collector: 0,
             tasks: Vec::new(),
             ready: VecDeque::new(),
             served: 0,
@@ -136,8 +154,8 @@ impl Running {
     }
 
     /// About this much running, some of it without the GIL.
-    fn run(&self, core: &mut Core, mean: Ns) -> Vec<Step> {
-        let ns = core.rng.around(mean);
+    fn run(&self, host: &mut dyn Host, mean: Ns) -> Vec<Step> {
+        let ns = host.rng().around(mean);
         let free = ns * self.service.free_percent / 100;
         let run = Step::Run(ns - free);
         if free > 0 {
@@ -154,32 +172,32 @@ impl Running {
     }
 
     /// The script of one request, cut at its waits; the last piece tells that it is done.
-    fn request(&mut self, core: &mut Core) -> (usize, Vec<(Vec<Step>, Ns)>) {
+    fn request(&mut self, host: &mut dyn Host) -> (usize, Vec<(Vec<Step>, Ns)>) {
         let service = self.service.clone();
         self.served += 1;
-        let kind = core.rng.below(service.kinds.into()) as u32;
-        let root = core.span(kind, None);
+        let kind = host.rng().below(service.kinds.into()) as u32;
+        let root = new_span(host, kind, None);
         let elsewhere = match service.elsewhere {
             Elsewhere::Never => false,
             Elsewhere::Always => true,
-            Elsewhere::OneIn(n) => core.rng.one_in(n),
+            Elsewhere::OneIn(n) => host.rng().one_in(n),
             Elsewhere::From(n) => self.served >= n,
             Elsewhere::LastKind => kind + 1 == service.kinds,
         };
         let mut pieces = Vec::new();
-        let mut piece = self.run(core, 30 * US);
+        let mut piece = self.run(host, 30 * US);
         piece.push(Step::Start(root));
         for segment in 0..service.segments {
-            piece.extend(self.run(core, service.run));
+            piece.extend(self.run(host, service.run));
             if segment + 1 == service.segments {
                 break;
             }
-            let wait = core.rng.around(service.wait);
+            let wait = host.rng().around(service.wait);
             if !service.children {
                 pieces.push((std::mem::take(&mut piece), wait));
                 continue;
             }
-            let child = core.span(100 + kind, Some(root));
+            let child = new_span(host, 100 + kind, Some(root));
             if service.executor {
                 let script = [Step::Start(child), Step::Run(50 * US), Step::End(child)];
                 piece.push(self.hand(script.to_vec()));
@@ -199,13 +217,13 @@ impl Running {
             piece.push(Step::End(root));
             piece.push(Step::Tell(DONE));
         }
-        piece.extend(self.run(core, 20 * US));
+        piece.extend(self.run(host, 20 * US));
         pieces.push((piece, 0));
         (root, pieces)
     }
 
-    fn accept(&mut self, core: &mut Core) {
-        let (root, pieces) = self.request(core);
+    fn accept(&mut self, host: &mut dyn Host) {
+        let (root, pieces) = self.request(host);
         if let Shape::Tasks { .. } = self.service.shape {
             let id = self.tasks.len() as u64;
             let waits = |(mut steps, wait): (Vec<Step>, Ns)| {
@@ -220,7 +238,7 @@ impl Running {
                 segments,
                 worker: None,
             });
-            self.resume(core, id as usize);
+            self.resume(host, id as usize);
             return;
         }
         let mut script = Vec::new();
@@ -230,23 +248,23 @@ impl Running {
                 script.push(Step::Block(wait));
             }
         }
-        if self.service.caller_runs.is_some_and(|n| core.rng.one_in(n)) {
-            core.give(self.main, &script);
+        if self.service.caller_runs.is_some_and(|n| host.rng().one_in(n)) {
+            host.give(self.main, &script);
         } else if self.service.shape == Shape::PerRequest {
             script.push(Step::Exit);
-            core.spawn(&script);
-        } else if let Some(worker) = self.take_idle(core) {
-            core.give(worker, &script);
+            host.spawn(Owner::Service, &script);
+        } else if let Some(worker) = self.take_idle(host) {
+            host.give(worker, &script);
         } else {
             self.backlog.push_back(script);
         }
     }
 
-    fn take_idle(&mut self, core: &mut Core) -> Option<usize> {
+    fn take_idle(&mut self, host: &mut dyn Host) -> Option<usize> {
         match self.service.shape {
             Shape::Pool { lifo: true, .. } => self.idle.pop_back(),
             Shape::Tasks { .. } if !self.idle.is_empty() => {
-                let i = core.rng.below(self.idle.len() as u64) as usize;
+                let i = host.rng().below(self.idle.len() as u64) as usize;
                 self.idle.remove(i)
             }
             _ => self.idle.pop_front(),
@@ -254,11 +272,11 @@ impl Running {
     }
 
     /// A task can go on: on the worker that it had, if that is idle and it does not stray.
-    fn resume(&mut self, core: &mut Core, task: usize) {
+    fn resume(&mut self, host: &mut dyn Host, task: usize) {
         let Shape::Tasks { strays, .. } = self.service.shape else {
             return;
         };
-        let stays = !core.rng.one_in(strays);
+        let stays = !host.rng().one_in(strays);
         let before = self.tasks[task].worker.filter(|_| stays);
         if let Some(worker) = before {
             let at = self.idle.iter().position(|&idle| idle == worker);
@@ -266,32 +284,32 @@ impl Running {
                 self.idle.remove(at);
             }
             // A task that stays waits for its own worker.
-            self.start_piece(core, task, worker);
+            self.start_piece(host, task, worker);
             return;
         }
-        match self.take_idle(core) {
-            Some(worker) => self.start_piece(core, task, worker),
+        match self.take_idle(host) {
+            Some(worker) => self.start_piece(host, task, worker),
             None => self.ready.push_back(task),
         }
     }
 
-    fn start_piece(&mut self, core: &mut Core, task: usize, worker: usize) {
+    fn start_piece(&mut self, host: &mut dyn Host, task: usize, worker: usize) {
         let Some(steps) = self.tasks[task].segments.pop_front() else {
             return;
         };
         let task = &mut self.tasks[task];
         if task.worker.is_some_and(|before| before != worker) {
-            core.spans[task.root].strayed = true;
+            host.spans()[task.root].strayed = true;
         }
         task.worker = Some(worker);
-        core.give(worker, &steps);
+        host.give(worker, &steps);
     }
 }
 
 impl Program for Running {
-    fn begin(&mut self, core: &mut Core) {
-        self.main = core.spawn(&[Step::Run(MS)]);
-        self.finisher = core.spawn(&[Step::Run(US)]);
+    fn begin(&mut self, host: &mut dyn Host) {
+        self.main = host.spawn(Owner::Service, &[Step::Run(MS)]);
+        self.finisher = host.spawn(Owner::Service, &[Step::Run(US)]);
         let workers = match self.service.shape {
             Shape::Pool { threads, .. } => threads,
             Shape::PerRequest => 0,
@@ -302,44 +320,50 @@ impl Program for Running {
             Shape::Tasks { workers, .. } => workers,
         };
         for _ in 0..workers {
-            let worker = core.spawn(&[Step::Run(10 * US)]);
+            let worker = host.spawn(Owner::Service, &[Step::Run(10 * US)]);
             self.workers.push(worker);
         }
-        self.helper = self.service.helper.map(|_| core.spawn(&[Step::Run(US)]));
+        self.helper = self.service.helper.map(|_| host.spawn(Owner::Service, &[Step::Run(US)]));
         if self.service.exporter {
-            let exporter = core.spawn(&[Step::Run(US)]) as u64;
-            core.timer(SECOND, EXPORT | exporter << 8);
+            let exporter = host.spawn(Owner::Service, &[Step::Run(US)]) as u64;
+            host.timer(SECOND, EXPORT | exporter << 8);
+        }
+        if self.service.collector.is_some() {
+            self.collector = host.spawn(Owner::Collector, &[Step::Run(US)]);
         }
         // Some programs serve at once, while all of their threads are young.
-        let quiet = if core.rng.one_in(2) {
+        let quiet = if host.rng().one_in(2) {
             3 * SECOND
         } else {
             300 * MS
         };
         for _ in 0..self.service.clients {
-            let after = core.rng.around(self.service.think) + quiet;
-            core.timer(after, ARRIVE);
+            let after = host.rng().around(self.service.think) + quiet;
+            host.timer(after, ARRIVE);
         }
     }
 
-    fn idle(&mut self, core: &mut Core, thread: usize) {
-        if Some(thread) == self.helper
+    fn idle(&mut self, host: &mut dyn Host, thread: usize) {
+        if self.service.collector == Some(Collector::Busy) && thread == self.collector {
+            let (run, pause) = (host.rng().around(2 * MS), host.rng().around(8 * MS));
+            host.give(thread, &[Step::Run(run), Step::Block(pause)]);
+        } else if Some(thread) == self.helper
             && let Some((run, pause)) = self.service.helper
         {
-            let (run, pause) = (core.rng.around(run), core.rng.around(pause));
-            core.give(thread, &[Step::Run(run), Step::Block(pause)]);
+            let (run, pause) = (host.rng().around(run), host.rng().around(pause));
+            host.give(thread, &[Step::Run(run), Step::Block(pause)]);
         } else if self.workers.contains(&thread) {
             if let Some(script) = self.backlog.pop_front() {
-                core.give(thread, &script);
+                host.give(thread, &script);
             } else if let Some(task) = self.ready.pop_front() {
-                self.start_piece(core, task, thread);
+                self.start_piece(host, task, thread);
             } else if !self.idle.contains(&thread) {
                 self.idle.push_back(thread);
             }
         }
     }
 
-    fn told(&mut self, core: &mut Core, _: Option<usize>, what: u64) {
+    fn told(&mut self, host: &mut dyn Host, what: u64) {
         match what & 0xff {
             ARRIVE
                 if self.service.shape
@@ -348,24 +372,35 @@ impl Program for Running {
                         strays: 1,
                     }) =>
             {
-                self.accept(core);
+                self.accept(host);
             }
-            ARRIVE => core.give(self.main, &[Step::Run(15 * US), Step::Tell(ACCEPT)]),
-            ACCEPT => self.accept(core),
+            ARRIVE => host.give(self.main, &[Step::Run(15 * US), Step::Tell(ACCEPT)]),
+            ACCEPT => self.accept(host),
             DONE => {
-                let after = core.rng.around(self.service.think);
-                core.timer(after, ARRIVE);
+                let after = host.rng().around(self.service.think);
+                host.timer(after, ARRIVE);
+                if self.service.collector == Some(Collector::EachSpan) {
+                    host.timer(80 * US, COLLECT | 100 << 8);
+                }
             }
-            WAITS => core.timer(what >> 32, RESUME | (what >> 8 & 0xff_ffff) << 8),
-            RESUME => self.resume(core, (what >> 8) as usize),
+            WAITS => host.timer(what >> 32, RESUME | (what >> 8 & 0xff_ffff) << 8),
+            RESUME => self.resume(host, (what >> 8) as usize),
             HAND => {
                 let script = std::mem::take(&mut self.handed[(what >> 8) as usize]);
-                core.give(self.finisher, &script);
+                host.give(self.finisher, &script);
             }
             EXPORT => {
-                let run = core.rng.around(5 * MS);
-                core.give((what >> 8) as usize, &[Step::Run(run)]);
-                core.timer(SECOND, what);
+                let run = host.rng().around(5 * MS);
+                host.give((what >> 8) as usize, &[Step::Run(run)]);
+                host.timer(SECOND, what);
+                if self.service.collector.is_some() {
+                    host.timer(3 * MS, COLLECT | 2_000 << 8);
+                    host.timer(200 * MS, COLLECT | 1_000 << 8);
+                }
+            }
+            COLLECT => {
+                let run = host.rng().around((what >> 8) * US);
+                host.give(self.collector, &[Step::Run(run)]);
             }
             _ => {}
         }
