@@ -11,6 +11,7 @@
 //! reason, or dropped because the queue is full: all are counted, and the sender is told.
 
 mod counters;
+mod exporter;
 mod grpc;
 pub(crate) mod hex;
 mod http;
@@ -28,6 +29,7 @@ mod wire;
 pub(crate) use counters::OtlpCounters;
 pub(crate) use counters::Outcome;
 pub(crate) use counters::Transport;
+pub(crate) use exporter::Exporter;
 pub(crate) use http::kind;
 pub(crate) use intake::Refusal;
 pub(crate) use intake::Refused;

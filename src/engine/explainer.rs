@@ -7,7 +7,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -18,6 +17,7 @@ use anyhow::Context;
 use anyhow::Result;
 use lacuna_host::root::Root;
 use lacuna_timeline::Ns;
+use lacuna_timeline::join::How;
 use lacuna_timeline::join::Joined;
 use lacuna_timeline::join::Joiner;
 use lacuna_timeline::join::SpanKey;
@@ -42,6 +42,7 @@ use super::second_look::Refused;
 use super::second_look::SecondLook;
 use super::shared::Shared;
 use super::shared::lock;
+use super::spans::Counted;
 use super::spans::Entry;
 use super::spans::Place;
 use super::spans::Spans;
@@ -127,10 +128,13 @@ impl Explainer {
     /// Takes a batch in.
     fn take(&mut self, batch: Batch) {
         let Batch {
-            connection, spans, ..
+            connection,
+            exporter,
+            spans,
+            ..
         } = batch;
         for span in spans {
-            let place = self.placer.place(&connection, &span);
+            let place = self.placer.place(&connection, &exporter, &span);
             self.keep(span, place);
         }
     }
@@ -164,7 +168,7 @@ impl Explainer {
                 for span in &question.spans {
                     let known = lock(&self.spans)
                         .get(super::spans::key_of(span))
-                        .and_then(|entry| entry.place.process);
+                        .map(|entry| entry.place);
                     let place = self.placer.place_asked(&connection, span, known);
                     own.insert(span.clone(), place);
                 }
@@ -198,6 +202,10 @@ impl Explainer {
             self.settle_some(&due);
             self.changed.send_modify(|changes| *changes += 1);
         }
+        if self.placer.is_due(horizon) {
+            let shared = self.shared.clone();
+            self.judge(horizon, &shared.recorder());
+        }
         for refused in self
             .second_look
             .due(Instant::now())
@@ -221,13 +229,24 @@ impl Explainer {
         let recorder = shared.recorder();
         let mut spans = lock(&all);
         // First all are learned from, then all are answered: what one span shows settles another.
-        let mut first = HashSet::new();
         for &key in due {
             spans.replace(key, |place| self.placer.settled(place));
+            if spans.meet(key)
+                && let Some(subject) = Subject::of(&spans, key, &mut self.kinds)
+                && let (Some(entry), Some(facts)) = (spans.get(key), subject.owner_facts())
+            {
+                self.placer.learn(&entry.place, &facts, &*recorder);
+            }
         }
+        drop(spans);
+        self.judge(shared.horizon(), &recorder);
+        let mut spans = lock(&all);
         for &key in due {
-            if spans.observe(key)
-                && first.insert(key)
+            spans.replace(key, |place| self.placer.settled(place));
+            if spans
+                .get(key)
+                .is_some_and(|entry| entry.place.process.is_some())
+                && spans.observe(key)
                 && let Some(subject) = Subject::of(&spans, key, &mut self.kinds)
                 && let Some(facts) = subject.join_facts()
             {
@@ -236,13 +255,36 @@ impl Explainer {
         }
         for &key in due {
             if let Some((answer, joined)) = self.answer(&spans, key, &recorder) {
-                if first.contains(&key) {
-                    shared.tally().count(&joined);
+                let before = self.count(&mut spans, key, joined);
+                if before.is_none_or(|before| before.joined.how == How::None) {
                     self.note(&spans, key, joined, None);
                 }
                 spans.answer(key, answer);
             }
         }
+    }
+
+    /// Judges anew whose spans are whose; those that were answered otherwise are answered again.
+    fn judge(&mut self, horizon: Ns, recorder: &Recorder) {
+        let spans = lock(&self.spans);
+        for source in self.placer.judge(horizon, recorder) {
+            let placer = &self.placer;
+            let again = spans
+                .answered_of(source)
+                .filter(|(_, entry)| placer.settled(entry.place).process != entry.place.process);
+            self.pending
+                .extend(again.map(|(key, entry)| Reverse((end_of(entry), key))));
+        }
+    }
+
+    /// Counts an answer; says as what its span was counted before.
+    fn count(&self, spans: &mut Spans, key: SpanKey, joined: Joined) -> Option<Counted> {
+        let place = spans.get(key)?.place;
+        let doubt = place.owner.and(place.why_unknown);
+        let now = Counted { joined, doubt };
+        let before = spans.count(key, now);
+        self.shared.tally().count(before.as_ref(), &now);
+        before
     }
 
     /// Answers spans again whose threads were refused for what may be known by now.
@@ -257,7 +299,7 @@ impl Explainer {
                 continue;
             }
             if let Some((answer, joined)) = self.answer(&spans, before.key, &recorder) {
-                shared.tally().count_again(&before.joined, &joined);
+                self.count(&mut spans, before.key, joined);
                 self.note(&spans, before.key, joined, Some(*before));
                 spans.answer(before.key, answer);
             }

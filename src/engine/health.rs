@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use lacuna_timeline::join::Claim;
-use lacuna_timeline::join::Joined;
 use lacuna_timeline::recorder::Stats;
 use serde::Serialize;
 use serde_json::Value;
@@ -17,6 +16,7 @@ use crate::otlp::Outcome;
 use crate::otlp::Refusal;
 use crate::otlp::Transport;
 
+use super::spans::Counted;
 use super::spans::SpanCounts;
 
 /// What the explainer counts, by fixed words.
@@ -37,32 +37,30 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts a span's first answer.
-    pub(super) fn count(&mut self, joined: &Joined) {
-        self.answered += 1;
-        *self.joins.entry(joined.how.name()).or_default() += 1;
-        if joined.thread.is_none() {
-            *self.unjoined.entry(joined.why.name()).or_default() += 1;
+    /// Counts a span's answer; `before` is as what it was counted before, where it was.
+    pub(super) fn count(&mut self, before: Option<&Counted>, now: &Counted) {
+        if let Some(before) = before {
+            self.add(before, -1);
+        } else {
+            self.answered += 1;
+            self.claims_refused += u64::from(now.joined.claim == Claim::Refused);
         }
-        self.claims_refused += u64::from(joined.claim == Claim::Refused);
+        self.add(now, 1);
     }
 
-    /// Corrects the count of a span that was answered again.
-    pub(super) fn count_again(&mut self, before: &Joined, joined: &Joined) {
-        let Tally {
-            joins, unjoined, ..
-        } = self;
-        for (counts, was) in [
-            (&mut *joins, before.how.name()),
-            (&mut *unjoined, before.why.name()),
-        ] {
-            if let Some(count) = counts.get_mut(was) {
-                *count = count.saturating_sub(1);
+    fn add(&mut self, counted: &Counted, change: i64) {
+        let Counted { joined, doubt } = counted;
+        let unjoined = joined.thread.is_none().then_some(joined.why.name());
+        let words = [
+            (&mut self.joins, Some(joined.how.name())),
+            (&mut self.unjoined, unjoined),
+            (&mut self.unknown_processes, *doubt),
+        ];
+        for (counts, word) in words {
+            if let Some(word) = word {
+                let count = counts.entry(word).or_default();
+                *count = count.saturating_add_signed(change);
             }
-        }
-        *joins.entry(joined.how.name()).or_default() += 1;
-        if joined.thread.is_none() {
-            *unjoined.entry(joined.why.name()).or_default() += 1;
         }
     }
 }

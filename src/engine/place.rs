@@ -2,24 +2,36 @@
 //! Placing a span: whose it is, and where it lies on the kernel's clock.
 
 use std::collections::HashMap;
+use std::hash::DefaultHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use lacuna_host::clock::Change;
 use lacuna_host::clock::ClockError;
 use lacuna_host::clock::ClockHistory;
 use lacuna_host::clock::Instant;
+use lacuna_timeline::Ns;
 use lacuna_timeline::event::ProcessId;
+use lacuna_timeline::join::Presence;
+use lacuna_timeline::join::Readers;
+use lacuna_timeline::join::Reading;
+use lacuna_timeline::join::Source;
+use lacuna_timeline::join::SpanFacts;
 
 use crate::explain::SpanWindow;
+use crate::otlp::Exporter;
 use crate::otlp::ResourceIn;
 use crate::otlp::SpanIn;
 use crate::serve::Connection;
+use crate::serve::Peer;
 
 use super::origin::Claim;
 use super::origin::Origin;
 use super::origin::Origins;
 use super::shared::Shared;
 use super::spans::Place;
+use super::spans::Sender;
 use super::spans::Sighting;
 use super::spans::Window;
 
@@ -29,6 +41,13 @@ const INSTANCES_MAX: usize = 4_096;
 
 /// The process is known, and the probes have not seen any thread of it.
 const NOT_OBSERVED: &str = "not-observed";
+
+/// The sender is not named as the exporter of the span's SDK, and nothing shows yet that its process
+/// took the timestamps.
+const UNPROVED: &str = "unproved-owner";
+
+/// The sender's process did not take the timestamps: it is a collector, or a proxy.
+const FOREIGN: &str = "foreign-clock";
 
 /// Why a span has no process.
 #[derive(Clone, Copy)]
@@ -43,9 +62,11 @@ enum Unplaced {
 pub(super) struct Placer {
     origins: Origins,
     shared: Arc<Shared>,
-    /// Which process exported the spans of a `service.instance.id`: for questions about spans that
-    /// went another way.
-    instances: HashMap<Box<str>, ProcessId>,
+    /// Whether the owners of connections took the timestamps of what came over them.
+    readers: Readers,
+    /// Which process exported the spans of a `service.instance.id`, and what came with them: for
+    /// questions about spans that went another way.
+    instances: HashMap<Box<str>, (ProcessId, Option<Sender>)>,
 }
 
 impl Placer {
@@ -54,38 +75,73 @@ impl Placer {
         Placer {
             origins,
             shared,
+            readers: Readers::default(),
             instances: HashMap::new(),
         }
     }
 
-    /// Places a span that came over a connection.
-    pub(super) fn place(&mut self, connection: &Connection, span: &SpanIn) -> Place {
-        let process = self.process(connection, span);
-        if let (Ok(process), Some(instance)) = (process, &span.resource.service_instance_id) {
+    /// Places a span that came over a connection. Whether its owner made it is settled later.
+    pub(super) fn place(
+        &mut self,
+        connection: &Connection,
+        exporter: &Exporter,
+        span: &SpanIn,
+    ) -> Place {
+        let owner = self.owner(connection, span);
+        let sender = matches!(connection.peer, Peer::Tcp { .. }).then(|| sender(exporter, span));
+        if let (Ok(owner), Some(instance)) = (owner, &span.resource.service_instance_id) {
             if self.instances.len() >= INSTANCES_MAX {
                 self.instances.clear();
             }
-            self.instances.insert(instance.clone(), process);
+            self.instances.insert(instance.clone(), (owner, sender));
         }
-        self.at(span, process)
+        self.at(span, owner, sender)
     }
 
-    /// Places a span that somebody asks about; `known` is its process where it was exported to us too.
+    /// Places a span that somebody asks about; `known` is its place where it was exported to us too.
     pub(super) fn place_asked(
         &mut self,
         connection: &Connection,
         span: &SpanIn,
-        known: Option<ProcessId>,
+        known: Option<Place>,
     ) -> Place {
         let instance = span.resource.service_instance_id.as_ref();
-        let process = known
-            .or_else(|| instance.and_then(|instance| self.instances.get(instance).copied()))
-            .map_or_else(|| self.process(connection, span), Ok);
-        self.at(span, process)
+        let known = known
+            .and_then(|place| Some((place.owner?, place.sender)))
+            .or_else(|| instance.and_then(|instance| self.instances.get(instance).copied()));
+        match known {
+            Some((owner, sender)) => self.at(span, Ok(owner), sender),
+            None => {
+                let owner = self.owner(connection, span);
+                self.at(span, owner, None)
+            }
+        }
     }
 
-    /// Its process, or why that is not known (yet).
-    fn process(&mut self, connection: &Connection, span: &SpanIn) -> Result<ProcessId, Unplaced> {
+    /// Learns from a span whether its owner took its timestamps; once, behind the horizon.
+    pub(super) fn learn(&mut self, place: &Place, span: &SpanFacts<'_>, presence: &dyn Presence) {
+        if let Some(source) = source(place) {
+            self.readers.observe(source, span, presence);
+        }
+    }
+
+    /// Judges anew whose spans are whose, by the records up to the horizon; returns the sources for
+    /// which that has changed.
+    pub(super) fn judge(&mut self, horizon: Ns, presence: &dyn Presence) -> Vec<Source> {
+        let changed = self.readers.judge(horizon, presence);
+        if let Some(at) = self.readers.awaits() {
+            self.shared.want(at);
+        }
+        changed
+    }
+
+    /// Whether a verdict waits for records that are there now.
+    pub(super) fn is_due(&self, horizon: Ns) -> bool {
+        self.readers.awaits().is_some_and(|at| at <= horizon)
+    }
+
+    /// Who exported it, or why that is not known (yet).
+    fn owner(&mut self, connection: &Connection, span: &SpanIn) -> Result<ProcessId, Unplaced> {
         match self.origins.of(connection, &claim(&span.resource)) {
             Origin::Process(facts) => {
                 self.shared.watch(facts.tgid);
@@ -105,18 +161,28 @@ impl Placer {
     /// A place again, once the records behind its span's end are all there: what they do not tell of
     /// its process now, they never will.
     pub(super) fn settled(&self, place: Place) -> Place {
-        let Some(sighting) = place.sighting else {
-            return place;
-        };
-        let process = self.observed(&sighting);
-        if process.is_none() {
-            self.count_unknown(NOT_OBSERVED);
+        let mut place = place;
+        if let Some(sighting) = place.sighting.take() {
+            place.owner = self.observed(&sighting);
+            if place.owner.is_none() {
+                self.count_unknown(NOT_OBSERVED);
+            }
+            place.why_unknown = place.owner.is_none().then_some(NOT_OBSERVED);
         }
-        Place {
-            process,
-            why_unknown: process.is_none().then_some(NOT_OBSERVED),
-            sighting: None,
-            ..place
+        if place.owner.is_some() {
+            place.why_unknown = self.doubt(&place);
+            place.process = place.owner.filter(|_| place.why_unknown.is_none());
+        }
+        place
+    }
+
+    /// Why its owner is not held to have made a span.
+    fn doubt(&self, place: &Place) -> Option<&'static str> {
+        let named = place.sender.is_none_or(|sender| sender.named);
+        match self.readers.reading(source(place)?) {
+            Reading::Contradicted => Some(FOREIGN),
+            Reading::Open if !named => Some(UNPROVED),
+            Reading::Open | Reading::Shown => None,
         }
     }
 
@@ -133,7 +199,12 @@ impl Placer {
         is_it.then_some(process)
     }
 
-    fn at(&self, span: &SpanIn, process: Result<ProcessId, Unplaced>) -> Place {
+    fn at(
+        &self,
+        span: &SpanIn,
+        owner: Result<ProcessId, Unplaced>,
+        sender: Option<Sender>,
+    ) -> Place {
         // The newest sample must lie behind the span's end, or its end would seem to be in the future.
         let window = match self.shared.clock.to_monotonic(span.end_unix_ns) {
             Err(error) => nowhere(error),
@@ -143,13 +214,15 @@ impl Placer {
             }
         };
         Place {
-            process: process.ok(),
-            why_unknown: match process {
+            process: None,
+            owner: owner.ok(),
+            sender,
+            why_unknown: match owner {
                 Ok(_) => None,
                 Err(Unplaced::Unknown(why)) => Some(why),
                 Err(Unplaced::Yet(_)) => Some(NOT_OBSERVED),
             },
-            sighting: match process {
+            sighting: match owner {
                 Err(Unplaced::Yet(sighting)) => Some(sighting),
                 _ => None,
             },
@@ -158,12 +231,37 @@ impl Placer {
     }
 }
 
+/// Which service's spans came by which process.
+fn source(place: &Place) -> Option<Source> {
+    Some(Source {
+        process: place.owner?,
+        service: place.sender?.service,
+    })
+}
+
+/// A resource of an SDK that comes by something else than that SDK's exporter is in doubt: it may
+/// have come by a collector. One that names no SDK says nothing that could be contradicted.
+fn sender(exporter: &Exporter, span: &SpanIn) -> Sender {
+    let resource = &span.resource;
+    let mut service = DefaultHasher::new();
+    identity(resource).hash(&mut service);
+    let language = resource.sdk_language.as_deref().unwrap_or_default();
+    Sender {
+        service: service.finish(),
+        named: language.is_empty() || resource.process_pid.is_some() || exporter.is_of(language),
+    }
+}
+
+fn identity(resource: &ResourceIn) -> &str {
+    let instance = resource.service_instance_id.as_deref();
+    instance
+        .or(resource.service_name.as_deref())
+        .unwrap_or_default()
+}
+
 fn claim(resource: &ResourceIn) -> Claim<'_> {
-    let identity = resource.service_instance_id.as_deref();
     Claim {
-        identity: identity
-            .or(resource.service_name.as_deref())
-            .unwrap_or_default(),
+        identity: identity(resource),
         pid: resource.process_pid,
         executable: resource.executable_name.as_deref().unwrap_or_default(),
         language: resource.sdk_language.as_deref().unwrap_or_default(),

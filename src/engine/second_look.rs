@@ -52,8 +52,6 @@ struct Waiting {
 pub(super) struct Refused {
     /// Which.
     pub(super) key: SpanKey,
-    /// What was said of it.
-    pub(super) joined: Joined,
     /// When.
     at: Instant,
     looks: usize,
@@ -103,7 +101,6 @@ impl SecondLook {
         }
         waiting.spans.push_back(Refused {
             key,
-            joined,
             at: now,
             looks,
         });

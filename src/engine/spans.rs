@@ -12,7 +12,9 @@ use std::ops::Range;
 use lacuna_host::process::StartTime;
 use lacuna_timeline::Ns;
 use lacuna_timeline::event::ProcessId;
+use lacuna_timeline::join::Joined;
 use lacuna_timeline::join::Place as Stand;
+use lacuna_timeline::join::Source;
 use lacuna_timeline::join::SpanKey;
 use lacuna_timeline::join::Why;
 
@@ -38,12 +40,26 @@ const TELLING_GAP_PERCENT: u64 = 5;
 pub(super) struct Place {
     /// Its process; `None`: not known.
     pub(super) process: Option<ProcessId>,
+    /// The process that exported it, or that it claims and may; it need not have made it.
+    pub(super) owner: Option<ProcessId>,
+    /// What came with it over its connection; `None`: its owner is beyond doubt.
+    pub(super) sender: Option<Sender>,
     /// Why that is not known: a fixed word.
     pub(super) why_unknown: Option<&'static str>,
     /// Who it is as `/proc` says, where no record has told of that process yet.
     pub(super) sighting: Option<Sighting>,
     /// Its window on the kernel's clock.
     pub(super) window: Window,
+}
+
+/// Who sent a span, as far as its connection and its resource say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Sender {
+    /// A number of the service that it says it is of.
+    pub(super) service: u64,
+    /// What it says of itself fits its owner: a claimed `process.pid`, or an exporter that names
+    /// itself as that of the span's SDK.
+    pub(super) named: bool,
 }
 
 /// A process as `/proc` shows it.
@@ -94,8 +110,12 @@ pub(super) struct Entry {
     pub(super) span: SpanIn,
     /// Where it lies.
     pub(super) place: Place,
+    /// Whether it was asked if its owner took its timestamps.
+    met: bool,
     /// Whether the join has learned from it.
-    pub(super) observed: bool,
+    observed: bool,
+    /// As what it is counted.
+    counted: Option<Counted>,
     state: State,
     class: Class,
 }
@@ -107,6 +127,15 @@ enum State {
     Answered(Box<SpanAnswer>, usize),
     /// Answered once; only the head was kept.
     Listed(Box<ListedSpan>),
+}
+
+/// As what an answered span is counted.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Counted {
+    /// How it was joined.
+    pub(super) joined: Joined,
+    /// Why its owner is not held to be its process: a fixed word.
+    pub(super) doubt: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -192,7 +221,9 @@ impl Spans {
         let entry = Entry {
             span,
             place,
+            met: false,
             observed: false,
+            counted: None,
             state: State::Pending,
             class: Class::Plain,
         };
@@ -226,6 +257,31 @@ impl Spans {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.place = change(entry.place);
         }
+    }
+
+    /// Notes that it was asked whether a span's owner took its timestamps; false where it had been,
+    /// or the span is gone.
+    pub(super) fn meet(&mut self, key: SpanKey) -> bool {
+        self.entries
+            .get_mut(&key)
+            .is_some_and(|entry| !std::mem::replace(&mut entry.met, true))
+    }
+
+    /// Notes as what a span is counted now; says as what it was before.
+    pub(super) fn count(&mut self, key: SpanKey, counted: Counted) -> Option<Counted> {
+        self.entries.get_mut(&key)?.counted.replace(counted)
+    }
+
+    /// The answered spans of a source.
+    pub(super) fn answered_of(&self, source: Source) -> impl Iterator<Item = (SpanKey, &Entry)> {
+        let is_of = move |place: &Place| {
+            place.owner == Some(source.process)
+                && place.sender.map(|sender| sender.service) == Some(source.service)
+        };
+        self.entries
+            .iter()
+            .filter(move |(_, entry)| is_of(&entry.place) && !matches!(entry.state, State::Pending))
+            .map(|(key, entry)| (*key, entry))
     }
 
     /// Notes that the join has learned from a span; false where it had, or the span is gone.
@@ -262,7 +318,7 @@ impl Spans {
                     known => known,
                 };
             };
-            if above.place.process != entry.place.process {
+            if above.place.owner != entry.place.owner {
                 break;
             }
             stand = Stand::Under(key);
@@ -283,7 +339,10 @@ impl Spans {
             self.telling.push_back(key);
         }
         let bytes = bytes_of(&answer);
-        entry.state = State::Answered(Box::new(answer), bytes);
+        let before = std::mem::replace(&mut entry.state, State::Answered(Box::new(answer), bytes));
+        if let State::Answered(_, bytes) = before {
+            self.answers_bytes -= bytes;
+        }
         self.answers_bytes += bytes;
         self.answered.push_back(key);
         self.keep_limits();

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lacuna_timeline::Ns;
+use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::join::ChildFacts;
 use lacuna_timeline::join::Claim;
 use lacuna_timeline::join::Claims;
@@ -81,7 +82,7 @@ impl<'a> Subject<'a> {
             if let Window::At(window) = child.place.window {
                 suspended_in_child |= window.suspended_ns > 0;
             }
-            if child.place.process == entry.place.process {
+            if child.place.owner == entry.place.owner {
                 own_children.push(ChildFacts {
                     kind: kinds.of(&child.span),
                     start: instants.start,
@@ -104,8 +105,16 @@ impl<'a> Subject<'a> {
 
     /// What the join is asked; nothing where there is no process or no instant to ask about.
     pub(super) fn join_facts(&self) -> Option<SpanFacts<'_>> {
+        self.facts_in(self.entry.place.process?)
+    }
+
+    /// The same as if the owner of its connection had made it.
+    pub(super) fn owner_facts(&self) -> Option<SpanFacts<'_>> {
+        self.facts_in(self.entry.place.owner?)
+    }
+
+    fn facts_in(&self, process: ProcessId) -> Option<SpanFacts<'_>> {
         let span = &self.entry.span;
-        let process = self.entry.place.process?;
         let instants = self.entry.place.window.instants()?;
         Some(SpanFacts {
             key: self.key,

@@ -25,6 +25,7 @@ use tonic::Code;
 use tonic::Status;
 
 use super::counters::Transport;
+use super::exporter::Exporter;
 use super::intake::Refused;
 use super::receiver::Format;
 use super::receiver::Receiver;
@@ -88,6 +89,7 @@ async fn take(
     request: Request,
 ) -> Result<Taken, Reject> {
     let encoding = request.headers().get("grpc-encoding").cloned();
+    let sender = (connection, Exporter::of(request.headers()));
     let body = receiver
         .bodies
         .read(request.into_body(), PREFIX_BYTES)
@@ -95,7 +97,7 @@ async fn take(
     let body = body.map_err(Reject::Body)?;
     let (compressed, message) = unframe(body.bytes())?;
     if !compressed {
-        return receiver.take(connection, Format::Protobuf, message);
+        return receiver.take(sender, Format::Protobuf, message);
     }
     if encoding.is_none_or(|encoding| encoding != "gzip") {
         return Err(Reject::Unsupported(
@@ -104,7 +106,7 @@ async fn take(
     }
     let plain = receiver.bodies.gunzip(message).map_err(Reject::Body)?;
     drop(body);
-    receiver.take(connection, Format::Protobuf, plain.bytes())
+    receiver.take(sender, Format::Protobuf, plain.bytes())
 }
 
 /// Whether the one message of a call is compressed, and its bytes.

@@ -17,6 +17,7 @@ use axum::routing::post;
 use tonic::Code;
 
 use super::counters::Transport;
+use super::exporter::Exporter;
 use super::intake::Refused;
 use super::receiver::Format;
 use super::receiver::Receiver;
@@ -72,6 +73,7 @@ async fn take(
     gzip: bool,
     request: Request,
 ) -> Result<Taken, Reject> {
+    let sender = (connection, Exporter::of(request.headers()));
     let mut body = receiver
         .bodies
         .read(request.into_body(), 0)
@@ -80,7 +82,7 @@ async fn take(
     if gzip {
         body = receiver.bodies.gunzip(body.bytes()).map_err(Reject::Body)?;
     }
-    receiver.take(connection, format, body.bytes())
+    receiver.take(sender, format, body.bytes())
 }
 
 /// The format of a request's spans and whether they are gzipped.

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::QUEUE_BATCHES_MAX;
 use super::QUEUE_SPANS_MAX;
+use super::exporter::Exporter;
 use super::span::SpanIn;
 use crate::serve::Connection;
 
@@ -25,6 +26,8 @@ use crate::serve::Connection;
 pub(crate) struct Batch {
     /// What it came over.
     pub(crate) connection: Connection,
+    /// Which SDK's exporter its sender says it is.
+    pub(crate) exporter: Exporter,
     /// The spans that were accepted, in the order of the request.
     pub(crate) spans: Vec<SpanIn>,
     _room: OwnedSemaphorePermit,
@@ -58,7 +61,12 @@ pub(crate) fn queue() -> (Sink, mpsc::Receiver<Batch>) {
 }
 
 impl Sink {
-    pub(super) fn put(&self, connection: Connection, spans: Vec<SpanIn>) -> Result<Done, Full> {
+    pub(super) fn put(
+        &self,
+        connection: Connection,
+        exporter: Exporter,
+        spans: Vec<SpanIn>,
+    ) -> Result<Done, Full> {
         let length = u32::try_from(spans.len()).map_err(|_| Full)?;
         let room = self
             .room
@@ -68,6 +76,7 @@ impl Sink {
         let (sender, done) = oneshot::channel();
         let batch = Batch {
             connection,
+            exporter,
             spans,
             _room: room,
             _done: sender,

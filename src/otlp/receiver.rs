@@ -15,6 +15,7 @@ use super::REQUEST_BYTES_MAX;
 use super::counters::OtlpCounters;
 use super::counters::Outcome;
 use super::counters::Transport;
+use super::exporter::Exporter;
 use super::grpc;
 use super::http;
 use super::intake::Intake;
@@ -174,7 +175,7 @@ impl Receiver {
     /// Decodes a request and puts its spans into the queue.
     pub(super) fn take(
         &self,
-        connection: Connection,
+        (connection, exporter): (Connection, Exporter),
         format: Format,
         bytes: &[u8],
     ) -> Result<Taken, Reject> {
@@ -187,7 +188,7 @@ impl Receiver {
                 done: None,
             });
         }
-        let Ok(done) = self.sink.put(connection, spans) else {
+        let Ok(done) = self.sink.put(connection, exporter, spans) else {
             self.counters.count_dropped(taken);
             return Err(Reject::QueueFull);
         };

@@ -13,6 +13,7 @@ mod cgroup;
 mod http;
 mod process;
 mod programs;
+mod relay;
 mod scenario;
 mod sink;
 mod truth;

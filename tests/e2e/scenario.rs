@@ -17,6 +17,7 @@ use crate::programs::Start;
 use crate::programs::Transport;
 use crate::programs::start;
 use crate::programs::start_collector;
+use crate::relay::Relay;
 
 /// How many requests a Flask service gets at once.
 const CLIENTS: usize = 4;
@@ -37,8 +38,17 @@ pub(crate) enum Expected {
     Refused,
     /// Not even the process is known: `none`.
     Nobody,
-    /// No thread is claimed: `process` or `none`.
-    NoThread,
+}
+
+/// What stands between a program and the receiver, and owns the connection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Behind {
+    /// Nothing.
+    Nothing,
+    /// A collector.
+    Collector,
+    /// A proxy that passes on what it gets as it is.
+    Relay,
 }
 
 /// One program, run once.
@@ -52,8 +62,8 @@ pub(crate) struct Scenario {
     /// Without the thread attributes that its SDK puts on spans.
     bare: bool,
     transport: Transport,
-    /// A collector stands between it and the receiver.
-    behind_collector: bool,
+    /// What stands between it and the receiver.
+    behind: Behind,
     /// Its resource says `process.pid`.
     claims_pid: bool,
     /// What must be found.
@@ -66,13 +76,13 @@ const DIRECT: Scenario = Scenario {
     spans: 0,
     bare: false,
     transport: Transport::Http,
-    behind_collector: false,
+    behind: Behind::Nothing,
     claims_pid: false,
     expected: Expected::Nobody,
 };
 
 /// Every scenario; together well over 20,000 spans.
-pub(crate) const SCENARIOS: [Scenario; 13] = [
+pub(crate) const SCENARIOS: [Scenario; 14] = [
     Scenario {
         service: "flask",
         spans: 4_000,
@@ -150,24 +160,34 @@ pub(crate) const SCENARIOS: [Scenario; 13] = [
         service: "collected",
         spans: 800,
         transport: Transport::Grpc,
-        behind_collector: true,
+        behind: Behind::Collector,
         expected: Expected::Nobody,
         ..DIRECT
     },
     Scenario {
-        // Nothing in these spans contradicts that the collector, a native program too, made them.
+        // The collector is a native program too: nothing in the resource contradicts that it made them.
         service: "collected-native",
         program: Program::Rust("thread_pool"),
         spans: 1_500,
-        behind_collector: true,
-        expected: Expected::NoThread,
+        behind: Behind::Collector,
+        expected: Expected::Nobody,
+        ..DIRECT
+    },
+    Scenario {
+        // The requests are its exporter's own: only that the proxy was on no CPU when these spans
+        // started and ended tells that it did not make them.
+        service: "relayed-native",
+        program: Program::Rust("thread_pool"),
+        spans: 4_000,
+        behind: Behind::Relay,
+        expected: Expected::Nobody,
         ..DIRECT
     },
     Scenario {
         service: "collected-with-pid",
         spans: 1_600,
         transport: Transport::Grpc,
-        behind_collector: true,
+        behind: Behind::Collector,
         claims_pid: true,
         expected: Expected::Joined(0.99),
         ..DIRECT
@@ -178,32 +198,38 @@ pub(crate) const SCENARIOS: [Scenario; 13] = [
 pub(crate) struct Done {
     /// The program.
     pub(crate) running: Running,
-    _collector: Option<Process>,
+    _between: (Option<Process>, Option<Relay>),
 }
 
 impl Scenario {
     /// Whoever receives its spans must listen there.
     pub(crate) fn receiver_transport(&self) -> Transport {
         // The collector forwards over gRPC, whatever it was given.
-        if self.behind_collector {
-            Transport::Grpc
-        } else {
-            self.transport
+        match self.behind {
+            Behind::Collector => Transport::Grpc,
+            Behind::Nothing | Behind::Relay => self.transport,
         }
     }
 
     /// Runs the program to its end; at most `spans_max` spans, which go to `receiver`.
     pub(crate) fn run(&self, receiver: Endpoint, directory: &Path, spans_max: usize) -> Done {
         let spans = self.spans.min(spans_max);
-        let (collector, to) = match self.behind_collector {
-            false => (None, receiver),
-            true => {
-                let at = Endpoint {
-                    transport: self.transport,
-                    port: free_port(),
-                };
+        let at = |port| Endpoint {
+            transport: self.transport,
+            port,
+        };
+        let (between, to) = match self.behind {
+            Behind::Nothing => ((None, None), receiver),
+            Behind::Collector => {
+                let at = at(free_port());
                 let log = directory.join(format!("{}.log", self.service));
-                (Some(start_collector(at, free_port(), receiver, &log)), at)
+                let collector = start_collector(at, free_port(), receiver, &log);
+                ((Some(collector), None), at)
+            }
+            Behind::Relay => {
+                let relay = Relay::start(receiver.port);
+                let at = at(relay.port);
+                ((None, Some(relay)), at)
             }
         };
         let detectors = if self.claims_pid {
@@ -230,7 +256,7 @@ impl Scenario {
         }
         Done {
             running,
-            _collector: collector,
+            _between: between,
         }
     }
 }

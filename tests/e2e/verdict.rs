@@ -104,22 +104,21 @@ impl Verdict {
                 ));
             }
             Expected::Joined(_) => {}
-            Expected::Refused => problems.extend(self.all_must_be(&["process"])),
-            Expected::Nobody => problems.extend(self.all_must_be(&["none"])),
-            Expected::NoThread => problems.extend(self.all_must_be(&["process", "none"])),
+            Expected::Refused => problems.extend(self.all_must_be("process")),
+            Expected::Nobody => problems.extend(self.all_must_be("none")),
         }
         problems
     }
 
-    fn all_must_be(&self, wanted: &[&str]) -> Option<String> {
-        let right: usize = wanted.iter().filter_map(|how| self.hows.get(*how)).sum();
+    fn all_must_be(&self, wanted: &str) -> Option<String> {
+        let right = self.hows.get(wanted).copied().unwrap_or(0);
         let Verdict {
             service,
             spans,
             hows,
             ..
         } = self;
-        (right < *spans).then(|| format!("{service}: {right} of {spans} are {wanted:?}: {hows:?}"))
+        (right < *spans).then(|| format!("{service}: {right} of {spans} are {wanted}: {hows:?}"))
     }
 
     fn root_share(&self) -> f64 {

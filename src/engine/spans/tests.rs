@@ -47,6 +47,8 @@ fn span(trace: u8, id: u64, parent: Option<u64>) -> SpanIn {
 fn place() -> Place {
     Place {
         process: Some(PROCESS),
+        owner: Some(PROCESS),
+        sender: None,
         why_unknown: None,
         sighting: None,
         window: Window::At(SpanWindow {

@@ -248,7 +248,11 @@ impl Running {
                 script.push(Step::Block(wait));
             }
         }
-        if self.service.caller_runs.is_some_and(|n| host.rng().one_in(n)) {
+        if self
+            .service
+            .caller_runs
+            .is_some_and(|n| host.rng().one_in(n))
+        {
             host.give(self.main, &script);
         } else if self.service.shape == Shape::PerRequest {
             script.push(Step::Exit);
@@ -323,7 +327,10 @@ impl Program for Running {
             let worker = host.spawn(Owner::Service, &[Step::Run(10 * US)]);
             self.workers.push(worker);
         }
-        self.helper = self.service.helper.map(|_| host.spawn(Owner::Service, &[Step::Run(US)]));
+        self.helper = self
+            .service
+            .helper
+            .map(|_| host.spawn(Owner::Service, &[Step::Run(US)]));
         if self.service.exporter {
             let exporter = host.spawn(Owner::Service, &[Step::Run(US)]) as u64;
             host.timer(SECOND, EXPORT | exporter << 8);
