@@ -13,7 +13,6 @@ mod cgroup;
 mod http;
 mod process;
 mod programs;
-mod relay;
 mod scenario;
 mod sink;
 mod truth;

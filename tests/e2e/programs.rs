@@ -153,6 +153,15 @@ pub(crate) fn start_collector(at: Endpoint, spare_port: u16, to: Endpoint, log: 
     collector
 }
 
+/// A proxy from one port of this host to another.
+pub(crate) fn start_relay(from_port: u16, to_port: u16) -> Process {
+    let mut command = command(Program::Rust("relay"));
+    command.args([from_port, to_port].map(|port| port.to_string()));
+    let relay = Process::start("relay", command);
+    relay.wait_for_listener(from_port);
+    relay
+}
+
 /// One of the CPU hogs of the demo; its name in the kernel is `backup`.
 pub(crate) fn start_hog() -> Process {
     Process::start("backup", Command::new(repository("demo/backup")))

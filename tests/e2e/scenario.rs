@@ -17,7 +17,7 @@ use crate::programs::Start;
 use crate::programs::Transport;
 use crate::programs::start;
 use crate::programs::start_collector;
-use crate::relay::Relay;
+use crate::programs::start_relay;
 
 /// How many requests a Flask service gets at once.
 const CLIENTS: usize = 4;
@@ -178,7 +178,7 @@ pub(crate) const SCENARIOS: [Scenario; 14] = [
         // started and ended tells that it did not make them.
         service: "relayed-native",
         program: Program::Rust("thread_pool"),
-        spans: 4_000,
+        spans: 8_000,
         behind: Behind::Relay,
         expected: Expected::Nobody,
         ..DIRECT
@@ -198,7 +198,7 @@ pub(crate) const SCENARIOS: [Scenario; 14] = [
 pub(crate) struct Done {
     /// The program.
     pub(crate) running: Running,
-    _between: (Option<Process>, Option<Relay>),
+    _between: Option<Process>,
 }
 
 impl Scenario {
@@ -214,23 +214,18 @@ impl Scenario {
     /// Runs the program to its end; at most `spans_max` spans, which go to `receiver`.
     pub(crate) fn run(&self, receiver: Endpoint, directory: &Path, spans_max: usize) -> Done {
         let spans = self.spans.min(spans_max);
-        let at = |port| Endpoint {
+        let at = Endpoint {
             transport: self.transport,
-            port,
+            port: free_port(),
         };
         let (between, to) = match self.behind {
-            Behind::Nothing => ((None, None), receiver),
+            Behind::Nothing => (None, receiver),
             Behind::Collector => {
-                let at = at(free_port());
                 let log = directory.join(format!("{}.log", self.service));
                 let collector = start_collector(at, free_port(), receiver, &log);
-                ((Some(collector), None), at)
+                (Some(collector), at)
             }
-            Behind::Relay => {
-                let relay = Relay::start(receiver.port);
-                let at = at(relay.port);
-                ((None, Some(relay)), at)
-            }
+            Behind::Relay => (Some(start_relay(at.port, receiver.port)), at),
         };
         let detectors = if self.claims_pid {
             "otel,process"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `join_truth.rs` at length: many seeds of every program, so that 1 in 100,000 is measured and not
+//! `simulator/join.rs` at length: many seeds of every program, so that 1 in 100,000 is measured and not
 //! only bounded. Built in release only (`cargo test --release --test join_many`): a debug build
 //! would take minutes.
 #![cfg(not(debug_assertions))]
@@ -9,6 +9,7 @@ mod join_sim;
 
 use join_sim::cases;
 use join_sim::observe::Tally;
+use join_sim::record::quick;
 
 /// Seeds, and spans of each program for each of them.
 const SEEDS: u64 = 12;
@@ -22,13 +23,10 @@ fn many_simulated_programs_are_joined_right_or_not_at_all() {
     for case in cases::all() {
         let mut sum = Tally::default();
         for seed in 0..SEEDS {
-            sum.add(&case.run(1_000 + seed, SPANS));
+            sum.add(&case.run(quick, 1_000 + seed, SPANS));
         }
         println!("{}", sum.row(case.name));
-        let share = sum.joined_share();
-        if share < case.least || share > case.most {
-            failures.push(format!("{}: joined {share:.4}", case.name));
-        }
+        failures.extend(case.problem_at_length(&sum));
         all.add(&sum);
     }
     println!("{}", all.row("all"));

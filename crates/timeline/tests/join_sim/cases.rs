@@ -4,10 +4,11 @@
 //! Those that the product promises to join have a least share; those that cannot be joined have a
 //! most of nothing; the others are there to provoke wrong joins and to print what is left unjoined.
 
-use super::core::Core;
 use super::host::MS;
 use super::host::US;
 use super::observe::Clock;
+use super::observe::Ran;
+use super::observe::Setting;
 use super::observe::Tally;
 use super::observe::judge;
 use super::programs::Collector;
@@ -25,10 +26,10 @@ pub(crate) struct Case {
     service: Service,
     clock: Clock,
     lost_one_in: u64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
+    least: f64,
+    most: f64,
     /// Which share of the spans must have come after its collector was found out.
-    pub(crate) disproved: f64,
+    disproved: f64,
 }
 
 fn case(name: &'static str, cpus: usize, service: &Service) -> Case {
@@ -83,11 +84,52 @@ impl Case {
         self
     }
 
-    /// Runs it until so many spans have ended, and judges the join.
-    pub(crate) fn run(&self, seed: u64, spans: usize) -> Tally {
-        let mut core = Core::new(seed, self.cpus, self.gil);
-        core.run(&mut Running::new(self.service.clone()), spans);
-        judge(&core, self.clock, self.lost_one_in, seed)
+    /// What is wrong, or missing of what must be joined, in words.
+    pub(crate) fn problem(&self, tally: &Tally) -> Option<String> {
+        let few = tally.joined_share() < self.least;
+        self.wrongs(tally)
+            .or_else(|| few.then(|| format!("{}: joined {:.4}", self.name, tally.joined_share())))
+    }
+
+    /// The same, and its collector must have been found out in time.
+    pub(crate) fn problem_at_length(&self, tally: &Tally) -> Option<String> {
+        let disproved = tally.disproved as f64 / tally.spans as f64;
+        let late = disproved < self.disproved;
+        let name = self.name;
+        self.problem(tally).or_else(|| {
+            late.then(|| format!("{name}: its collector was disproved for {disproved:.2}"))
+        })
+    }
+
+    /// What is wrong and not only missing, in words.
+    pub(crate) fn wrongs(&self, tally: &Tally) -> Option<String> {
+        let (denied, credited, share) = (tally.denied, tally.credited, tally.joined_share());
+        let right = denied == 0 && credited == 0 && share <= self.most;
+        let name = self.name;
+        (!right).then(|| {
+            format!(
+                "{name}: {share:.4} joined, {denied} spans denied to their process, {credited} \
+                 credited to a collector"
+            )
+        })
+    }
+
+    /// Runs it on a scheduler until so many spans have begun, and judges the join.
+    pub(crate) fn run(
+        &self,
+        on: impl Fn(&Setting, Running) -> Ran,
+        seed: u64,
+        spans: usize,
+    ) -> Tally {
+        let setting = Setting {
+            seed,
+            cpus: self.cpus,
+            gil: self.gil,
+            lost_one_in: self.lost_one_in,
+            spans,
+        };
+        let ran = on(&setting, Running::new(self.service.clone()));
+        judge(ran, self.clock, seed)
     }
 }
 

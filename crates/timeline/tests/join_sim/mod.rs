@@ -6,3 +6,4 @@ pub(crate) mod core;
 pub(crate) mod host;
 pub(crate) mod observe;
 pub(crate) mod programs;
+pub(crate) mod record;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From a simulated run to what the join gets: presence with losses, spans with clock errors; and
-//! the score of its answers against the truth.
+//! From a simulated run to what the join gets, spans with clock errors among it; and the score of
+//! its answers against the truth. Where presence comes from is the scheduler's (`record.rs`).
 
-use super::core::Core;
 use super::host::BEGIN;
 use super::host::MS;
 use super::host::Ns;
 use super::host::Owner;
 use super::host::Rng;
 use super::host::SECOND;
+use super::host::Span;
 use lacuna_timeline::ThreadId;
 use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::join::ChildFacts;
@@ -16,32 +16,37 @@ use lacuna_timeline::join::Claims;
 use lacuna_timeline::join::Joined;
 use lacuna_timeline::join::Joiner;
 use lacuna_timeline::join::KindId;
-use lacuna_timeline::join::OnCpu;
 use lacuna_timeline::join::Place;
 use lacuna_timeline::join::Presence;
 use lacuna_timeline::join::Readers;
 use lacuna_timeline::join::Reading;
-use lacuna_timeline::join::Running;
 use lacuna_timeline::join::Source;
 use lacuna_timeline::join::SpanFacts;
 use lacuna_timeline::join::SpanKey;
-use lacuna_timeline::join::ThreadFacts;
 use lacuna_timeline::join::Why;
 use lacuna_timeline::join::grain_ns;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 
 /// The one process of a run.
-pub(crate) const PROCESS: ProcessId = ProcessId {
+const PROCESS: ProcessId = ProcessId {
     tgid: 1_000,
     start_ns: BEGIN,
 };
 
 /// The collector that some programs send their spans through.
-pub(crate) const COLLECTOR: ProcessId = ProcessId {
+const COLLECTOR: ProcessId = ProcessId {
     tgid: 2_000,
     start_ns: BEGIN,
 };
+
+/// Whose threads these are.
+pub(crate) fn process_of(owner: Owner) -> ProcessId {
+    match owner {
+        Owner::Service => PROCESS,
+        Owner::Collector => COLLECTOR,
+    }
+}
 
 /// A span's timestamps as the client's clock gives them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,138 +59,6 @@ pub(crate) struct Clock {
     pub(crate) tick: Ns,
     /// Read once per root span with an error of up to this, as some runtimes do.
     pub(crate) anchor: Ns,
-}
-
-/// Presence of a simulated run, with stretches of which nothing is known.
-pub(crate) struct Record<'a> {
-    core: &'a Core,
-    /// By birth, with the longest life of those that live at most a second.
-    brief: Vec<usize>,
-    lasting: Vec<usize>,
-    unknown: Vec<Vec<(Ns, Ns)>>,
-}
-
-impl<'a> Record<'a> {
-    /// One stretch of about 50 ms in `lost_one_in` of such stretches of each thread is unknown.
-    pub(crate) fn new(core: &'a Core, lost_one_in: u64, seed: u64) -> Record<'a> {
-        let mut rng = Rng(seed);
-        let (mut brief, mut lasting) = (Vec::new(), Vec::new());
-        let mut unknown = vec![Vec::new(); core.threads.len()];
-        for (i, thread) in core.threads.iter().enumerate() {
-            let died = thread.died.unwrap_or(core.now);
-            let short = died - thread.born < SECOND && thread.died.is_some();
-            if short {
-                brief.push(i)
-            } else {
-                lasting.push(i)
-            }
-            let mut at = thread.born;
-            while lost_one_in > 0 && at < died {
-                let to = at + rng.around(50 * MS);
-                if rng.one_in(lost_one_in) {
-                    unknown[i].push((at, to));
-                }
-                at = to;
-            }
-        }
-        Record {
-            core,
-            brief,
-            lasting,
-            unknown,
-        }
-    }
-
-    fn visit(
-        &self,
-        process: ProcessId,
-        i: usize,
-        (from, to): (Ns, Ns),
-        visit: &mut dyn FnMut(&ThreadFacts<'_>),
-    ) {
-        let thread = &self.core.threads[i];
-        let owner = match thread.owner {
-            Owner::Service => PROCESS,
-            Owner::Collector => COLLECTOR,
-        };
-        if owner != process || thread.born > to || thread.died.is_some_and(|died| died < from) {
-            return;
-        }
-        visit(&ThreadFacts {
-            thread: ThreadId(i as u64 + 1),
-            tid: 1_000 + i as u32,
-            ns_tid: 1_000 + i as u32,
-            main: i == 0,
-            fs_base: 0x7f00_0000_0000 + (i as u64) * 0x1000,
-            comm: "python3",
-            born: thread.born,
-            died: thread.died,
-        });
-    }
-}
-
-/// Whether one of the stretches, in order and apart, touches the window.
-fn touches(stretches: &[(Ns, Ns)], from: Ns, to: Ns) -> bool {
-    let i = stretches.partition_point(|s| s.1 < from);
-    stretches.get(i).is_some_and(|s| s.0 <= to)
-}
-
-impl Presence for Record<'_> {
-    fn threads(
-        &self,
-        process: ProcessId,
-        from: Ns,
-        to: Ns,
-        visit: &mut dyn FnMut(&ThreadFacts<'_>),
-    ) -> bool {
-        for &i in &self.lasting {
-            self.visit(process, i, (from, to), visit);
-        }
-        let first = from.saturating_sub(SECOND);
-        let i = self
-            .brief
-            .partition_point(|&i| self.core.threads[i].born < first);
-        for &i in self.brief[i..]
-            .iter()
-            .take_while(|&&i| self.core.threads[i].born <= to)
-        {
-            self.visit(process, i, (from, to), visit);
-        }
-        from >= BEGIN
-    }
-
-    fn on_cpu(&self, thread: ThreadId, from: Ns, to: Ns) -> OnCpu {
-        let i = thread.0 as usize - 1;
-        if touches(&self.unknown[i], from, to) {
-            return OnCpu::Maybe;
-        }
-        if touches(&self.core.threads[i].ran, from, to) {
-            OnCpu::Yes
-        } else {
-            OnCpu::No
-        }
-    }
-
-    fn running(&self, thread: ThreadId, from: Ns, to: Ns) -> Running {
-        let ran = &self.core.threads[thread.0 as usize - 1].ran;
-        let first = ran.partition_point(|s| s.1 < from);
-        let inside = ran[first..].iter().take_while(|s| s.0 <= to);
-        let on_ns = inside.map(|s| s.1.min(to) - s.0.max(from)).sum();
-        Running {
-            on_ns,
-            unknown_ns: 0,
-        }
-    }
-
-    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns)) {
-        let i = thread.0 as usize - 1;
-        for all in [&self.core.threads[i].ran, &self.unknown[i]] {
-            let first = all.partition_point(|s| s.1 < from);
-            for s in all[first..].iter().take_while(|s| s.0 <= to) {
-                visit(s.0.max(from), s.1.min(to));
-            }
-        }
-    }
 }
 
 /// A span as it arrives, with its truth.
@@ -228,7 +101,7 @@ fn key(i: usize) -> SpanKey {
 }
 
 /// The spans of a run that have ended, in the order of their ends.
-fn sent(core: &Core, clock: Clock, rng: &mut Rng) -> Vec<Sent> {
+fn sent(spans: &[Span], clock: Clock, rng: &mut Rng) -> Vec<Sent> {
     let mut anchors = HashMap::new();
     let mut read = |root: usize, at: Ns| {
         let anchor = *anchors
@@ -238,12 +111,10 @@ fn sent(core: &Core, clock: Clock, rng: &mut Rng) -> Vec<Sent> {
         let at = (at as i64 + clock.bias + drift + anchor) as Ns;
         at / clock.tick.max(1) * clock.tick.max(1)
     };
-    let ended: Vec<usize> = (0..core.spans.len())
-        .filter(|&i| core.spans[i].end > 0)
-        .collect();
+    let ended: Vec<usize> = (0..spans.len()).filter(|&i| spans[i].end > 0).collect();
     let mut sent: BTreeMap<usize, Sent> = BTreeMap::new();
     for &i in &ended {
-        let span = &core.spans[i];
+        let span = &spans[i];
         let root = span.parent.unwrap_or(i);
         let (start, end) = (read(root, span.start), read(root, span.end));
         let one_thread = span.start_thread == span.end_thread && !span.strayed;
@@ -269,7 +140,7 @@ fn sent(core: &Core, clock: Clock, rng: &mut Rng) -> Vec<Sent> {
         );
     }
     for &i in &ended {
-        if let Some(parent) = core.spans[i].parent {
+        if let Some(parent) = spans[i].parent {
             let child = &sent[&i];
             let child = ChildFacts {
                 kind: child.kind,
@@ -382,26 +253,50 @@ fn source(process: ProcessId) -> Source {
     }
 }
 
+/// How a program is run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) seed: u64,
+    pub(crate) cpus: usize,
+    pub(crate) gil: bool,
+    /// One stretch in so many of each thread's time is lost; 0: none.
+    pub(crate) lost_one_in: u64,
+    /// Until so many spans have begun.
+    pub(crate) spans: usize,
+}
+
+/// A program that was run.
+pub(crate) struct Ran {
+    pub(crate) spans: Vec<Span>,
+    pub(crate) feed: Box<dyn Feed>,
+}
+
+/// Presence as far as a run has come.
+pub(crate) trait Feed {
+    /// With everything that was to arrive until then.
+    fn until(&mut self, at: Ns) -> &dyn Presence;
+}
+
 /// Sends the spans of a run to a joiner as a batch exporter does: each second's when it is over.
 /// Each span is asked about when it is observed, and again when its batch is.
-pub(crate) fn judge(core: &Core, clock: Clock, lost_one_in: u64, seed: u64) -> Tally {
-    let record = Record::new(core, lost_one_in, seed);
-    let sent = sent(core, clock, &mut Rng(seed ^ 0xc10c));
+pub(crate) fn judge(mut ran: Ran, clock: Clock, seed: u64) -> Tally {
+    let sent = sent(&ran.spans, clock, &mut Rng(seed ^ 0xc10c));
     let mut joiner = Joiner::default();
     let mut tally = Tally::default();
     let mut readers = Readers::default();
     for batch in sent.chunk_by(|a, b| a.end / SECOND == b.end / SECOND) {
+        let over = batch.last().map_or(0, |last| last.end / SECOND + 1) * SECOND;
+        let presence = ran.feed.until(over);
         let facts = batch.iter().map(Sent::facts);
-        let at_once: Vec<Joined> = facts.map(|span| joiner.observe(&span, &record)).collect();
+        let at_once: Vec<Joined> = facts.map(|span| joiner.observe(&span, presence)).collect();
         for (span, at_once) in batch.iter().zip(at_once) {
-            let later = joiner.join(&span.facts(), &record);
+            let later = joiner.join(&span.facts(), presence);
             tally.note(span, [at_once, later]);
             for process in [PROCESS, COLLECTOR] {
-                readers.observe(source(process), &span.facts(), &record);
+                readers.observe(source(process), &span.facts(), presence);
             }
         }
-        let over = batch.last().map_or(0, |last| last.end / SECOND + 1) * SECOND;
-        readers.judge(over, &record);
+        readers.judge(over, presence);
         let [own, collector] = [PROCESS, COLLECTOR].map(|of| readers.reading(source(of)));
         let spans = batch.len() as u64;
         tally.denied += spans * u64::from(own == Reading::Contradicted);

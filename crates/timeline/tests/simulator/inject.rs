@@ -18,10 +18,14 @@ use crate::parts::Thread;
 use crate::rng::Rng;
 use crate::truth::Times;
 
+/// Records arrive up to so much later than they were sent where their order is not kept.
+pub(crate) const REORDER_NS: Ns = 100_000;
+
 /// Which faults a run has.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
-    pub(crate) lose: bool,
+    /// One record in so many, at least; 0: none.
+    pub(crate) lose_one_in: u64,
     pub(crate) merge: bool,
     pub(crate) skip_wakings: bool,
     pub(crate) skip_switches: bool,
@@ -47,41 +51,27 @@ struct Sent {
     lost: bool,
 }
 
-/// Puts the faults in.
+/// Everything that was sent, with the faults in it but for the order of arrival.
+struct Faulty {
+    /// By thread.
+    all: Vec<Sent>,
+    doubts: Vec<Doubt>,
+    merged: HashMap<ThreadId, Vec<Range<Ns>>>,
+}
+
+/// Puts the faults in, and says what must and may be unknown for them.
 pub(crate) fn inject(
     rng: &mut Rng,
     sent: &[(Ns, Event)],
     threads: &[Thread],
     faults: Faults,
 ) -> Arrived {
-    let mut arrived = Arrived::default();
-    let mut doubts = Vec::new();
-    let mut all: Vec<Sent> = Vec::new();
-    for thread in threads {
-        let own = sent
-            .iter()
-            .filter(|sent| thread_of(&sent.1) == Some(thread.id));
-        let mut own: Vec<Sent> = own
-            .map(|(at, event)| Sent {
-                at: *at,
-                event: event.clone(),
-                lost: false,
-            })
-            .collect();
-        if faults.skip_switches {
-            skip_switches(rng, &mut own, &mut doubts);
-        }
-        if faults.skip_wakings {
-            skip_wakings(rng, &mut own, &mut doubts);
-        }
-        if faults.merge {
-            own = merge(rng, own, arrived.merged.entry(thread.id).or_default());
-        }
-        if faults.lose {
-            lose(rng, &mut own);
-        }
-        all.extend(own);
-    }
+    let faulty = faulty(rng, sent, threads, faults);
+    let mut arrived = Arrived {
+        merged: faulty.merged,
+        ..Arrived::default()
+    };
+    let (all, doubts) = (faulty.all, faulty.doubts);
     let end = sent.iter().map(|sent| sent.0).max().unwrap_or_default();
     for thread in threads {
         let own: Vec<&Sent> = all
@@ -102,16 +92,77 @@ pub(crate) fn inject(
         arrived.must.insert(thread.id, must);
         arrived.may.insert(thread.id, may);
     }
+    let events = in_order(rng, all, faults).into_iter();
+    arrived.events = events.map(|(_, event)| event).collect();
+    arrived.events.extend(doubts.into_iter().map(Event::Doubt));
+    arrived
+}
+
+/// Puts the faults in; what arrives, and when.
+pub(crate) fn deliver(
+    rng: &mut Rng,
+    sent: &[(Ns, Event)],
+    threads: &[Thread],
+    faults: Faults,
+) -> Vec<(Ns, Event)> {
+    let faulty = faulty(rng, sent, threads, faults);
+    let doubts = faulty.doubts.into_iter();
+    let doubts: Vec<(Ns, Event)> = doubts
+        .map(|doubt| (doubt.to, Event::Doubt(doubt)))
+        .collect();
+    let mut arrived = in_order(rng, faulty.all, faults);
+    arrived.extend(doubts);
+    arrived.sort_by_key(|arrived| arrived.0);
+    arrived
+}
+
+fn faulty(rng: &mut Rng, sent: &[(Ns, Event)], threads: &[Thread], faults: Faults) -> Faulty {
+    let mut by_thread: HashMap<ThreadId, Vec<Sent>> = HashMap::new();
+    for (at, event) in sent {
+        if let Some(thread) = thread_of(event) {
+            by_thread.entry(thread).or_default().push(Sent {
+                at: *at,
+                event: event.clone(),
+                lost: false,
+            });
+        }
+    }
+    let mut doubts = Vec::new();
+    let mut all: Vec<Sent> = Vec::new();
+    let mut merged: HashMap<ThreadId, Vec<Range<Ns>>> = HashMap::new();
+    for thread in threads {
+        let mut own = by_thread.remove(&thread.id).unwrap_or_default();
+        if faults.skip_switches {
+            skip_switches(rng, &mut own, &mut doubts);
+        }
+        if faults.skip_wakings {
+            skip_wakings(rng, &mut own, &mut doubts);
+        }
+        if faults.merge {
+            own = merge(rng, own, merged.entry(thread.id).or_default());
+        }
+        if faults.lose_one_in > 0 {
+            lose(rng, &mut own, faults.lose_one_in);
+        }
+        all.extend(own);
+    }
+    Faulty {
+        all,
+        doubts,
+        merged,
+    }
+}
+
+/// What is not lost, in the order of its arrival.
+fn in_order(rng: &mut Rng, mut all: Vec<Sent>, faults: Faults) -> Vec<(Ns, Event)> {
     all.retain(|sent| !sent.lost);
     if faults.reorder {
         for sent in &mut all {
-            sent.at += rng.below(100_000);
+            sent.at += rng.below(REORDER_NS);
         }
     }
     all.sort_by_key(|sent| sent.at);
-    arrived.events = all.into_iter().map(|sent| sent.event).collect();
-    arrived.events.extend(doubts.into_iter().map(Event::Doubt));
-    arrived
+    all.into_iter().map(|sent| (sent.at, sent.event)).collect()
 }
 
 fn thread_of(event: &Event) -> Option<ThreadId> {
@@ -298,7 +349,7 @@ fn sums(cycle: &Cycle) -> Option<Merged> {
 }
 
 /// Drops records, the last one more often than others.
-fn lose(rng: &mut Rng, own: &mut [Sent]) {
+fn lose(rng: &mut Rng, own: &mut [Sent], one_in: u64) {
     let burst = rng.one_in(3);
     let mut dropping = false;
     for sent in own.iter_mut() {
@@ -309,7 +360,7 @@ fn lose(rng: &mut Rng, own: &mut [Sent]) {
         dropping = if dropping && burst {
             !rng.one_in(3)
         } else {
-            rng.one_in(15)
+            rng.one_in(one_in)
         };
         sent.lost = counted && dropping;
     }

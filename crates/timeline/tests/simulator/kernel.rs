@@ -43,6 +43,8 @@ pub(crate) struct WaitKind {
     pub(crate) cause: Cause,
 }
 
+/// The tid of the first thread; the others follow.
+pub(crate) const FIRST_TID: u32 = 1_000;
 const PIPE: ObjectId = ObjectId(0xa1);
 const FILE: ObjectId = ObjectId(0xa2);
 
@@ -108,6 +110,8 @@ struct Storage {
     throttle: Option<Throttle>,
     cpu: usize,
     born: Ns,
+    /// Whose thread it is, where the run says so.
+    process: Option<ProcessId>,
 }
 
 impl Kernel {
@@ -133,21 +137,25 @@ impl Kernel {
         vec![fact(PIPE, ObjectKind::Pipe), fact(FILE, ObjectKind::File)]
     }
 
-    pub(crate) fn born(&mut self, id: ThreadId, now: Ns) {
-        self.storage(id).born = now;
+    pub(crate) fn born(&mut self, id: ThreadId, now: Ns, process: Option<ProcessId>) {
+        let storage = self.storage(id);
+        storage.born = now;
+        storage.process = process;
     }
 
     /// Named at its first switch-in, and again at each `exec`.
     pub(crate) fn renamed(&mut self, id: ThreadId, now: Ns) {
         let storage = self.storage(id);
+        let process = storage.process.unwrap_or(ProcessId {
+            tgid: 10 + (id.0 % 3) as u32,
+            start_ns: 1,
+        });
+        let tid = FIRST_TID + id.0 as u32 - 1;
         let info = ThreadInfo {
             thread: id,
-            process: ProcessId {
-                tgid: 10 + (id.0 % 3) as u32,
-                start_ns: 1,
-            },
-            tid: id.0 as u32,
-            ns_tid: id.0 as u32,
+            process,
+            tid,
+            ns_tid: tid,
             ns_tgid: 10,
             comm: format!("t{}-{now}", id.0).into(),
             kernel: false,

@@ -5,10 +5,17 @@
 //! `LACUNA_SEEDS=n` runs n seeds of each kind; a failure prints its seed, `LACUNA_SEED=s` runs that
 //! one alone.
 
+#![allow(clippy::print_stdout, reason = "the tables are half of the result")]
+
 mod inject;
+mod join;
+#[path = "../join_sim/mod.rs"]
+mod join_sim;
 mod kernel;
 mod parts;
 mod rng;
+mod served;
+mod troubles;
 mod truth;
 mod world;
 
@@ -40,9 +47,13 @@ const SEEDS: u64 = 300;
 /// Windows asked of each thread.
 const WINDOWS: u64 = 6;
 
+/// A number in the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
 /// Runs many seeds with some faults.
 fn run(faults: Faults) {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     if let Some(seed) = number("LACUNA_SEED") {
         return one(seed, faults);
     }
@@ -244,7 +255,7 @@ fn exact_where_nothing_is_injected() {
 #[test]
 fn lost_records_are_unknown_and_nothing_else_is() {
     run(Faults {
-        lose: true,
+        lose_one_in: 15,
         ..Faults::default()
     });
 }
@@ -280,7 +291,7 @@ fn skipped_programs_are_unknown() {
 #[test]
 fn all_faults_at_once() {
     run(Faults {
-        lose: true,
+        lose_one_in: 15,
         merge: true,
         skip_wakings: true,
         skip_switches: false,

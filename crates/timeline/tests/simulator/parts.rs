@@ -66,6 +66,19 @@ pub(crate) enum Step {
     Balance,
     Limit,
     LetGo(usize),
+    Look,
+    Timer(u64),
+}
+
+/// How a wait ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Until {
+    /// It is woken before it has left the CPU.
+    Early,
+    /// After so long.
+    After(Ns),
+    /// When somebody wakes it.
+    Woken,
 }
 
 impl Thread {

@@ -16,6 +16,10 @@ impl Times {
         if range.start >= range.end {
             return;
         }
+        if let Some(last) = self.0.last_mut().filter(|last| last.end == range.start) {
+            last.end = range.end;
+            return;
+        }
         let follows = self.0.last().is_none_or(|last| last.end < range.start);
         self.0.push(range);
         if follows {

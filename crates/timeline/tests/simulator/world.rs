@@ -13,6 +13,7 @@ use lacuna_timeline::ThreadId;
 use lacuna_timeline::cause::detour_cause;
 use lacuna_timeline::event::DetourKind;
 use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::event::Waker;
 
 use crate::kernel::Kernel;
@@ -21,12 +22,17 @@ use crate::parts::Cpu;
 use crate::parts::Place;
 use crate::parts::Step;
 use crate::parts::Thread;
+use crate::parts::Until;
 use crate::rng::Rng;
+use crate::served::Served;
 use crate::truth::Times;
 use crate::truth::Truth;
 
 /// Detours shorter than this would be sums (rule 8); the simulator makes none.
-const DETOUR_NS_MIN: Ns = 10_000;
+pub(crate) const DETOUR_NS_MIN: Ns = 10_000;
+
+/// How often the iterator looks at all threads of a host that serves.
+pub(crate) const LOOK_EVERY: Ns = 1_000_000_000;
 
 /// Who ran on a CPU, and when.
 pub(crate) type Occupancy = Vec<(ThreadId, Range<Ns>)>;
@@ -39,7 +45,11 @@ pub(crate) struct World {
     pub(crate) kernel: Kernel,
     /// Who ran where, by CPU.
     pub(crate) occupancy: Vec<Occupancy>,
-    cpus: Vec<Cpu>,
+    pub(crate) cpus: Vec<Cpu>,
+    /// How many times slower than in the account's runs everything is that befalls threads.
+    pub(crate) pace: Ns,
+    /// The program that runs here, where the threads do not do as they like.
+    pub(crate) served: Option<Served>,
     agenda: BinaryHeap<Reverse<(Ns, u64, Step)>>,
     steps: u64,
     end: Ns,
@@ -47,47 +57,62 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A host with so many CPUs and threads, that runs for so long.
-    pub(crate) fn run(seed: u64, cpus: usize, threads: usize, length: Ns) -> World {
-        let start = 1_000_000;
-        let mut world = World {
+    /// A host with so many CPUs, that begins then and has no threads yet.
+    pub(crate) fn new(seed: u64, cpus: usize, now: Ns) -> World {
+        World {
             rng: Rng::new(seed),
-            now: start,
+            now,
             threads: Vec::new(),
             kernel: Kernel::default(),
             occupancy: vec![Vec::new(); cpus],
             cpus: (0..cpus).map(|_| Cpu::default()).collect(),
+            pace: 1,
+            served: None,
             agenda: BinaryHeap::new(),
             steps: 0,
-            end: start + length,
-            births_left: threads as u32,
-        };
+            end: Ns::MAX,
+            births_left: 0,
+        }
+    }
+
+    /// A host with so many CPUs and threads, that runs for so long; threads do as they like.
+    pub(crate) fn run(seed: u64, cpus: usize, threads: usize, length: Ns) -> World {
+        let start = 1_000_000;
+        let mut world = World::new(seed, cpus, start);
+        world.end = start + length;
+        world.births_left = threads as u32;
         for _ in 0..threads {
-            world.birth();
+            world.birth(None);
         }
-        world.later(20_000, Step::Balance);
-        world.later(50_000, Step::Limit);
-        while let Some(Reverse((at, _, step))) = world.agenda.pop() {
-            if at >= world.end {
-                break;
-            }
-            world.now = at;
-            world.step(step);
-        }
+        world.go(|_| false);
         world.now = world.end;
         world.finish();
         world
     }
 
-    fn later(&mut self, delay: Ns, step: Step) {
+    /// Runs until its end, or until it is done.
+    pub(crate) fn go(&mut self, is_done: impl Fn(&World) -> bool) {
+        self.later(20_000, Step::Balance);
+        self.later(50_000, Step::Limit);
+        while let Some(Reverse((at, _, step))) = self.agenda.pop() {
+            if at >= self.end || is_done(self) {
+                break;
+            }
+            self.now = at;
+            self.step(step);
+        }
+    }
+
+    pub(crate) fn later(&mut self, delay: Ns, step: Step) {
         self.steps += 1;
         self.agenda
             .push(Reverse((self.now + delay, self.steps, step)));
     }
 
-    fn birth(&mut self) {
+    /// A new thread, of that process where it is said.
+    pub(crate) fn birth(&mut self, process: Option<ProcessId>) -> usize {
         let at = self.threads.len();
-        let id = ThreadId(100 + at as u64);
+        let id = thread_id(at);
         self.threads.push(Thread {
             id,
             born: self.now,
@@ -104,18 +129,22 @@ impl World {
             migrated: false,
             turn: 0,
         });
-        self.kernel.born(id, self.now);
+        self.kernel.born(id, self.now, process);
         let cpu = self.any_cpu();
         self.later(500, Step::Enqueue(at, cpu));
+        at
     }
 
-    fn any_cpu(&mut self) -> usize {
+    pub(crate) fn any_cpu(&mut self) -> usize {
         self.rng.below(self.cpus.len() as u64) as usize
     }
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::BurstEnd(at, turn) if self.threads[at].turn == turn => self.decide(at),
+            Step::BurstEnd(at, turn) if self.threads[at].turn == turn => match self.served {
+                Some(_) => self.advance(at),
+                None => self.decide(at),
+            },
             Step::SliceEnd(cpu, turn) if self.cpus[cpu].turn == turn => self.slice_end(cpu),
             Step::BurstEnd(..) | Step::SliceEnd(..) => {}
             Step::Wake(at) => self.wake(at),
@@ -127,6 +156,11 @@ impl World {
             Step::Balance => self.balance(),
             Step::Limit => self.limit(),
             Step::LetGo(at) => self.let_go(at),
+            Step::Look => {
+                self.look();
+                self.later(LOOK_EVERY, Step::Look);
+            }
+            Step::Timer(what) => self.tell(what),
         }
     }
 
@@ -139,54 +173,34 @@ impl World {
             3 => self.kernel.renamed(self.threads[at].id, self.now),
             4 | 5 if self.threads[at].detours.len() < 3 => self.enters_detour(at),
             6..=9 if !self.threads[at].detours.is_empty() => self.leaves_detour(at),
-            10 => self.blocks(at, true),
-            _ => self.blocks(at, false),
+            10 => self.blocks(at, Until::Early),
+            _ => {
+                let sleep = self.rng.between(500, 300_000);
+                self.blocks(at, Until::After(sleep));
+            }
         }
         if self.threads[at].place == Place::OnCpu {
             self.goes_on(at);
         }
     }
 
-    /// Another burst on the CPU.
-    fn goes_on(&mut self, at: usize) {
+    /// Another burst on the CPU, or the rest of one.
+    pub(crate) fn goes_on(&mut self, at: usize) {
         self.threads[at].turn += 1;
         let turn = self.threads[at].turn;
-        let burst = self.rng.between(1_000, 60_000);
+        let burst = match &mut self.served {
+            Some(served) => served.resume(at, self.now),
+            None => self.rng.between(1_000, 60_000),
+        };
         self.later(burst, Step::BurstEnd(at, turn));
     }
 
-    fn enters_detour(&mut self, at: usize) {
-        let kinds = [
-            DetourKind::Compaction,
-            DetourKind::MemcgReclaim,
-            DetourKind::DirectReclaim,
-        ];
-        let kind = kinds[self.rng.below(3) as usize];
-        let now = self.now;
-        let thread = &mut self.threads[at];
-        thread.detours.push((kind, now));
-        thread.truth.mark(now, detour_cause(kind));
-    }
-
-    fn leaves_detour(&mut self, at: usize) {
-        let now = self.now;
-        let thread = &mut self.threads[at];
-        let long = thread
-            .detours
-            .last()
-            .filter(|open| now - open.1 >= DETOUR_NS_MIN);
-        let Some((kind, begin)) = long.copied() else {
-            return;
-        };
-        thread.detours.pop();
-        let cause = thread.on_cpu_cause();
-        thread.truth.mark(now, cause);
-        self.kernel.detour(thread.id, kind, begin, now);
-    }
-
     /// Off the CPU, which then takes the next.
-    fn leaves_cpu(&mut self, at: usize, state: OffState, place: Place, cause: Cause) {
+    pub(crate) fn leaves_cpu(&mut self, at: usize, state: OffState, place: Place, cause: Cause) {
         let now = self.now;
+        if let Some(served) = &mut self.served {
+            served.pause(at, now);
+        }
         let thread = &mut self.threads[at];
         let cpu = thread.cpu;
         thread.running.add(thread.since..now);
@@ -219,7 +233,7 @@ impl World {
         self.pick(cpu, false);
     }
 
-    fn exits(&mut self, at: usize) {
+    pub(crate) fn exits(&mut self, at: usize) {
         let cpu = self.threads[at].cpu;
         while let Some((kind, begin)) = self.threads[at].detours.pop() {
             if self.now - begin >= DETOUR_NS_MIN {
@@ -245,13 +259,14 @@ impl World {
         self.cpus[cpu].current = None;
         if self.births_left > 0 {
             self.births_left -= 1;
-            self.birth();
+            self.birth(None);
         }
         self.pick(cpu, false);
     }
 
-    /// Blocks; `early`: it is woken before it has left the CPU.
-    fn blocks(&mut self, at: usize, early: bool) {
+    /// Blocks.
+    pub(crate) fn blocks(&mut self, at: usize, until: Until) {
+        let early = until == Until::Early;
         let cpu = self.threads[at].cpu;
         let kinds = waits();
         let any = self.rng.below(kinds.len() as u64) as usize;
@@ -284,8 +299,7 @@ impl World {
             self.threads[at].woken = true;
             self.kernel.waking(id, self.now - age, Waker::SoftIrq);
             self.later(700, Step::Enqueue(at, cpu));
-        } else {
-            let sleep = self.rng.between(500, 300_000);
+        } else if let Until::After(sleep) = until {
             self.later(sleep, Step::Wake(at));
         }
         self.pick(cpu, false);
@@ -315,7 +329,7 @@ impl World {
     }
 
     /// It is on a queue from now on.
-    fn stands(&mut self, at: usize, cpu: usize) {
+    pub(crate) fn stands(&mut self, at: usize, cpu: usize) {
         let now = self.now;
         let alone = self.cpus[cpu].current.is_none() && self.cpus[cpu].queue.is_empty();
         let thread = &mut self.threads[at];
@@ -331,7 +345,7 @@ impl World {
     }
 
     /// An idle CPU with a queue leaves idle.
-    fn needs_cpu(&mut self, cpu: usize) {
+    pub(crate) fn needs_cpu(&mut self, cpu: usize) {
         let idle = self.cpus[cpu].current.is_none() && !self.cpus[cpu].leaving_idle;
         if idle {
             self.cpus[cpu].leaving_idle = true;
@@ -341,7 +355,7 @@ impl World {
     }
 
     /// The next of a queue comes on the CPU.
-    fn pick(&mut self, cpu: usize, from_idle: bool) {
+    pub(crate) fn pick(&mut self, cpu: usize, from_idle: bool) {
         let Some(at) = self.cpus[cpu].queue.pop_front() else {
             return;
         };
@@ -359,7 +373,7 @@ impl World {
         self.cpus[cpu].current = Some(at);
         self.cpus[cpu].turn += 1;
         let turn = self.cpus[cpu].turn;
-        let slice = self.rng.between(5_000, 100_000);
+        let slice = self.rng.between(5_000, 100_000) * self.pace;
         self.later(slice, Step::SliceEnd(cpu, turn));
         self.goes_on(at);
     }
@@ -374,69 +388,8 @@ impl World {
         }
     }
 
-    /// Moves one queued thread to another CPU, once a wait: earlier waits have no position each.
-    fn balance(&mut self) {
-        let from = self.any_cpu();
-        let to = self.any_cpu();
-        let busy = self.cpus[from].current.is_some();
-        let last = self.cpus[from].queue.back().copied();
-        if let Some(at) = last.filter(|&at| busy && from != to && !self.threads[at].migrated) {
-            self.cpus[from].queue.pop_back();
-            let now = self.now;
-            let thread = &mut self.threads[at];
-            thread.queued.push((from, thread.since..now));
-            thread.migrated = true;
-            thread.place = Place::Moving;
-            thread.truth.mark(now, Cause::RunqIdle);
-            self.kernel.migrates(thread.id, now);
-            let delay = self.rng.between(100, 2_000);
-            self.later(delay, Step::Enqueue(at, to));
-        }
-        let delay = self.rng.between(5_000, 60_000);
-        self.later(delay, Step::Balance);
-    }
-
-    /// A limit strikes one thread, running or queued.
-    fn limit(&mut self) {
-        let at = self.rng.below(self.threads.len() as u64) as usize;
-        let thread = &self.threads[at];
-        let (cpu, id, place) = (thread.cpu, thread.id, thread.place);
-        let queued = place == Place::Queued && self.cpus[cpu].current.is_some() && !thread.migrated;
-        if place == Place::OnCpu {
-            self.leaves_cpu(at, OffState::Runnable, Place::Throttled, Cause::Throttle);
-            self.kernel.enqueued(id, self.now);
-        } else if queued {
-            self.cpus[cpu].queue.retain(|&other| other != at);
-            let now = self.now;
-            let thread = &mut self.threads[at];
-            thread.queued.push((cpu, thread.since..now));
-            thread.truth.mark(now, Cause::Throttle);
-            thread.place = Place::Throttled;
-        }
-        if self.threads[at].place == Place::Throttled && place != Place::Throttled {
-            self.kernel.throttled(id, self.now);
-            let length = self.rng.between(1_000, 400_000);
-            self.later(length, Step::LetGo(at));
-            if place == Place::OnCpu {
-                self.pick(cpu, false);
-            }
-        }
-        let delay = self.rng.between(20_000, 200_000);
-        self.later(delay, Step::Limit);
-    }
-
-    fn let_go(&mut self, at: usize) {
-        let cpu = self.threads[at].cpu;
-        self.kernel.let_go(self.threads[at].id, self.now);
-        // A limit that has struck a queued thread may strike again only in its next wait.
-        self.threads[at].migrated = true;
-        self.stands(at, cpu);
-        self.cpus[cpu].queue.push_back(at);
-        self.needs_cpu(cpu);
-    }
-
     /// Closes the truth at the end.
-    fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         let now = self.now;
         for thread in &mut self.threads {
             if thread.place == Place::OnCpu {
@@ -446,12 +399,24 @@ impl World {
             if thread.died.is_none() {
                 let cause = thread.truth.cause();
                 thread.truth.mark(now, cause);
-                let open = thread.detours.iter().map(|open| open.0).collect();
-                let on_cpu = thread.place == Place::OnCpu;
-                let queued = matches!(thread.place, Place::Queued | Place::Throttled);
-                let open = on_cpu.then_some(open);
-                self.kernel.looked_at(thread.id, now, queued, open);
             }
         }
+        self.look();
     }
+
+    /// The iterator looks at every thread that lives.
+    fn look(&mut self) {
+        for thread in self.threads.iter().filter(|thread| thread.died.is_none()) {
+            let open = thread.detours.iter().map(|open| open.0).collect();
+            let on_cpu = thread.place == Place::OnCpu;
+            let queued = matches!(thread.place, Place::Queued | Place::Throttled);
+            let open = on_cpu.then_some(open);
+            self.kernel.looked_at(thread.id, self.now, queued, open);
+        }
+    }
+}
+
+/// The id of the thread at a place in [`World::threads`].
+pub(crate) fn thread_id(at: usize) -> ThreadId {
+    ThreadId(at as u64 + 1)
 }
