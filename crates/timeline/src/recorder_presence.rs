@@ -70,23 +70,28 @@ impl Presence for Recorder {
         sum.0
     }
 
-    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns)) {
+    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns, OnCpu)) {
         self.walk(thread, from..to.saturating_add(1), &mut Stretches(visit));
     }
 }
 
 /// Hands on where a thread was, or may have been, on a CPU.
-struct Stretches<'v>(&'v mut dyn FnMut(Ns, Ns));
+struct Stretches<'v>(&'v mut dyn FnMut(Ns, Ns, OnCpu));
 
 impl Sink for Stretches<'_> {
     fn segment(&mut self, segment: &Segment<'_>) {
         let on = match segment.seen {
-            Seen::Cpu { .. } | Seen::Detour { .. } | Seen::Sums { .. } => true,
-            Seen::Unknown { place, .. } => place != Place::OffCpu,
-            Seen::Runnable { .. } | Seen::Throttled { .. } | Seen::Blocked { .. } => false,
+            Seen::Cpu { .. } | Seen::Detour { .. } => OnCpu::Yes,
+            Seen::Sums { .. } => OnCpu::Maybe,
+            Seen::Unknown { place, .. } => match place {
+                Place::OnCpu => OnCpu::Yes,
+                Place::OffCpu => OnCpu::No,
+                Place::Unclear => OnCpu::Maybe,
+            },
+            Seen::Runnable { .. } | Seen::Throttled { .. } | Seen::Blocked { .. } => OnCpu::No,
         };
-        if on {
-            (self.0)(segment.range.start, segment.range.end - 1);
+        if on != OnCpu::No {
+            (self.0)(segment.range.start, segment.range.end - 1, on);
         }
     }
 }

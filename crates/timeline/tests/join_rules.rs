@@ -113,14 +113,15 @@ impl Presence for Beats {
         }
     }
 
-    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns)) {
+    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns, OnCpu)) {
         let beat = self.threads.iter().find(|b| u64::from(b.tid) == thread.0);
         let Some(beat) = beat else { return };
         let first = from.saturating_sub(beat.phase) / beat.period * beat.period + beat.phase;
         let mut at = first;
         while at <= to && beat.period > 0 {
             if at + beat.on >= from {
-                visit(at.max(from), (at + beat.on).min(to));
+                let on = if beat.lost { OnCpu::Maybe } else { OnCpu::Yes };
+                visit(at.max(from), (at + beat.on).min(to), on);
             }
             at += beat.period;
         }

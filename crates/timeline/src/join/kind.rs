@@ -449,8 +449,8 @@ impl Kind {
         (low, high.max(low))
     }
 
-    /// What a candidate is judged by: its own history where it has one, at whatever age; a thread
-    /// that has none yet is one of the class that lives for one span.
+    /// What a candidate is judged by: its own history where it has one, its youth included; a young
+    /// thread that has none yet is one of the class that lives for one span.
     fn history(&self, candidate: &Candidate, start: Ns) -> Served {
         let mut own = self.served(Server::Thread(candidate.thread));
         for half in self.counts.each() {
@@ -459,8 +459,8 @@ impl Kind {
             }
         }
         match Server::of(candidate, start) {
-            Server::Brief if own.seen >= HISTORY_MIN => own,
-            server => self.served(server),
+            Server::Brief if own.seen < HISTORY_MIN => self.served(Server::Brief),
+            _ => own,
         }
     }
 

@@ -10,6 +10,7 @@ use super::candidates::Window;
 use super::limits::LAG_BIN_NS;
 use super::limits::LAG_NS_MAX;
 use super::limits::STRETCHES_MAX;
+use super::presence::OnCpu;
 use super::presence::Presence;
 use crate::event::Ns;
 use crate::event::ProcessId;
@@ -24,13 +25,15 @@ pub(super) struct Ends {
     pub(super) end: Window,
 }
 
-/// How well the best lag explains the instants, and what chance alone would do.
+/// How well lags explain the instants: the share of starts, or of ends where that is smaller, at
+/// which some thread was on a CPU.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Peak {
-    /// At the best lag, the share of starts, or of ends where that is smaller, at which some thread
-    /// was, or may have been, on a CPU.
-    pub(super) share: f64,
-    /// The same share over all lags.
+    /// At the best lag, by what is certain.
+    pub(super) certain: f64,
+    /// At the best lag, with whatever may have been.
+    pub(super) possible: f64,
+    /// Over all lags, the same: what chance does.
     pub(super) mean: f64,
 }
 
@@ -43,52 +46,63 @@ pub(super) fn peak(presence: &dyn Presence, process: ProcessId, spans: &[Ends]) 
     let first = spans.iter().map(|span| span.start.0).min()?;
     let last = spans.iter().map(|span| span.end.1).max()?;
     let from = first.checked_sub(LAG_NS_MAX)?;
-    let stretches = stretches(presence, process, from, last.saturating_add(LAG_NS_MAX))?;
-    let starts = shares(&stretches, spans.iter().map(|span| span.start));
-    let ends = shares(&stretches, spans.iter().map(|span| span.end));
-    let least = || starts.iter().zip(&ends).map(|(a, b)| a.min(*b));
+    let [certain, possible] = stretches(presence, process, from, last.saturating_add(LAG_NS_MAX))?;
+    let least = |stretches: &[Window]| -> Vec<f64> {
+        let starts = shares(stretches, spans.iter().map(|span| span.start));
+        let ends = shares(stretches, spans.iter().map(|span| span.end));
+        starts.iter().zip(&ends).map(|(a, b)| a.min(*b)).collect()
+    };
+    let most = |shares: &[f64]| shares.iter().copied().fold(0.0, f64::max);
+    let possible = least(&possible);
     Some(Peak {
-        share: least().fold(0.0, f64::max),
-        mean: least().sum::<f64>() / BINS as f64,
+        certain: most(&least(&certain)),
+        possible: most(&possible),
+        mean: possible.iter().sum::<f64>() / BINS as f64,
     })
 }
 
-/// When any thread of the process was, or may have been, on a CPU: in order and apart.
+/// When any thread of the process was on a CPU, and when it may have been: in order and apart.
 fn stretches(
     presence: &dyn Presence,
     process: ProcessId,
     from: Ns,
     to: Ns,
-) -> Option<Vec<(Ns, Ns)>> {
+) -> Option<[Vec<Window>; 2]> {
     let mut threads: Vec<ThreadId> = Vec::new();
     let complete = presence.threads(process, from, to, &mut |facts| threads.push(facts.thread));
     if !complete {
         return None;
     }
-    let mut all: Vec<(Ns, Ns)> = Vec::new();
+    let (mut certain, mut possible): (Vec<Window>, Vec<Window>) = Default::default();
     for thread in threads {
-        presence.stretches(thread, from, to, &mut |from, to| {
-            if all.len() <= STRETCHES_MAX {
-                all.push((from, to));
+        presence.stretches(thread, from, to, &mut |from, to, on| {
+            if possible.len() <= STRETCHES_MAX {
+                possible.push((from, to));
+                certain.extend((on == OnCpu::Yes).then_some((from, to)));
             }
         });
-        if all.len() > STRETCHES_MAX {
+        if possible.len() > STRETCHES_MAX {
             return None;
         }
     }
+    Some([certain, possible].map(apart))
+}
+
+/// The same stretches, in order, those that touch as one.
+fn apart(mut all: Vec<Window>) -> Vec<Window> {
     all.sort_unstable();
-    let mut apart: Vec<(Ns, Ns)> = Vec::new();
+    let mut apart: Vec<Window> = Vec::new();
     for (from, to) in all {
         match apart.last_mut() {
             Some(last) if from <= last.1 => last.1 = last.1.max(to),
             _ => apart.push((from, to)),
         }
     }
-    Some(apart)
+    apart
 }
 
 /// For each lag the share of instants that hit a stretch when they are moved by it.
-fn shares(stretches: &[(Ns, Ns)], instants: impl Iterator<Item = Window>) -> Vec<f64> {
+fn shares(stretches: &[Window], instants: impl Iterator<Item = Window>) -> Vec<f64> {
     let mut steps = vec![0_i32; BINS + 1];
     let mut of = 0_u32;
     for (from, to) in instants {

@@ -124,6 +124,8 @@ pub(super) const SAMPLE_SPREAD_NS_MAX: Ns = 30_000_000_000;
 pub(super) const STRETCHES_MAX: usize = 200_000;
 /// Spans of a source that start less than this apart tell the same of its process.
 pub(super) const READ_EVERY_NS: Ns = 10_000_000;
+/// The same for a process that is shown to have taken the timestamps: it is looked at less often.
+pub(super) const READ_AGAIN_NS: Ns = 100_000_000;
 /// Spans that are looked at before a process may be shown to have taken their timestamps.
 pub(super) const READ_SHOWN_MIN: u64 = 20;
 /// Spans of a source before its process may be contradicted.

@@ -76,7 +76,7 @@ pub trait Presence {
     /// How much of the window `thread` was on a CPU. Used for a sample of the spans only.
     fn running(&self, thread: ThreadId, from: Ns, to: Ns) -> Running;
 
-    /// Visits the stretches of the window, from and to, in which `thread` was on a CPU or may have
-    /// been; in order and clipped to the window.
-    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns));
+    /// Visits the stretches of the window, from and to, in which `thread` was on a CPU (`Yes`) or
+    /// may have been (`Maybe`); in order and clipped to the window.
+    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns, OnCpu));
 }

@@ -17,6 +17,7 @@ use super::lags::Ends;
 use super::lags::peak;
 use super::limits::LAG_NS_MAX;
 use super::limits::OFFSETS;
+use super::limits::READ_AGAIN_NS;
 use super::limits::READ_CHANCE_MAX;
 use super::limits::READ_EVERY_NS;
 use super::limits::READ_PEAK_MIN;
@@ -34,6 +35,7 @@ use super::presence::Presence;
 use crate::event::Ns;
 use crate::event::ProcessId;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 
 /// Spans of one service that came by one process.
@@ -137,28 +139,27 @@ impl Readers {
 impl Evidence {
     /// Looks at a span that lies apart from the last one: spans of one burst all say the same.
     fn observe(&mut self, process: ProcessId, span: &SpanFacts<'_>, presence: &dyn Presence) {
-        let apart = self.last.saturating_add(READ_EVERY_NS);
-        if span.start < apart && span.start.saturating_add(READ_EVERY_NS) > self.last {
+        let every = match self.reading {
+            Reading::Shown => READ_AGAIN_NS,
+            Reading::Open | Reading::Contradicted => READ_EVERY_NS,
+        };
+        if span.start.abs_diff(self.last) < every {
             return;
         }
         let own = Instants::own(span, span.grain_ns);
-        let (Some(start), Some(end)) = (
-            anyone(presence, process, own.start()),
-            anyone(presence, process, own.end()),
-        ) else {
+        self.tried = (self.tried + 1) % OFFSETS.len();
+        let earlier = own.earlier(OFFSETS[self.tried]);
+        let mut windows = vec![own.start(), own.end()];
+        windows.extend(earlier.iter().flat_map(|at| [at.start(), at.end()]));
+        let Some(on) = anyone(presence, process, &windows) else {
             return;
         };
         self.last = span.start;
         self.spans += 1;
-        note(&mut self.starts, start);
-        note(&mut self.ends, end);
-        self.tried = (self.tried + 1) % OFFSETS.len();
-        if let Some(earlier) = own.earlier(OFFSETS[self.tried]) {
-            for at in [earlier.start(), earlier.end()] {
-                if let Some(on) = anyone(presence, process, at) {
-                    note(&mut self.chance, on);
-                }
-            }
+        note(&mut self.starts, on[0]);
+        note(&mut self.ends, on[1]);
+        for on in &on[2..] {
+            note(&mut self.chance, *on);
         }
         self.keep(span, &own);
     }
@@ -227,10 +228,11 @@ impl Evidence {
             return;
         };
         if peak.mean > READ_CHANCE_MAX {
-            self.reading = Reading::Open;
-        } else if peak.share >= READ_SHARE_MIN {
+            return;
+        }
+        if peak.certain >= READ_SHARE_MIN {
             self.reading = Reading::Shown;
-        } else if peak.share < READ_PEAK_MIN {
+        } else if peak.possible < READ_PEAK_MIN {
             self.reading = Reading::Contradicted;
         }
     }
@@ -249,17 +251,32 @@ fn note(share: &mut Share, on: bool) {
     share.hits += u64::from(on);
 }
 
-/// Whether some thread of the process was on a CPU in a window; `None`: that is not known.
-fn anyone(presence: &dyn Presence, process: ProcessId, (from, to): Window) -> Option<bool> {
-    let mut threads = Vec::new();
-    let complete = presence.threads(process, from, to, &mut |facts| threads.push(facts.thread));
-    let mut certain = complete && !threads.is_empty();
-    for thread in threads {
-        match presence.on_cpu(thread, from, to) {
-            OnCpu::Yes => return Some(true),
-            OnCpu::Maybe => certain = false,
-            OnCpu::No => {}
+/// Whether some thread of the process was on a CPU in each of these windows. Only threads of which
+/// that is certain in all of them count, so that what is compared with chance is like it. `None`:
+/// there is no such thread, or others may have lived then.
+fn anyone(presence: &dyn Presence, process: ProcessId, windows: &[Window]) -> Option<Vec<bool>> {
+    let mut threads = HashSet::new();
+    for &(from, to) in windows {
+        let complete = presence.threads(process, from, to, &mut |facts| {
+            threads.insert(facts.thread);
+        });
+        if !complete {
+            return None;
         }
     }
-    certain.then_some(false)
+    let mut any = None;
+    for thread in threads {
+        let on = windows
+            .iter()
+            .map(|&(from, to)| presence.on_cpu(thread, from, to));
+        let on: Vec<OnCpu> = on.collect();
+        if on.contains(&OnCpu::Maybe) {
+            continue;
+        }
+        let sum = any.get_or_insert_with(|| vec![false; windows.len()]);
+        for (sum, on) in sum.iter_mut().zip(on) {
+            *sum |= on == OnCpu::Yes;
+        }
+    }
+    any
 }

@@ -409,7 +409,7 @@ fn collected() -> Vec<Case> {
             .behind(Collector::Batches, 0.5)
             .at_least(0.99),
         case("pool 8, CPUs full, collector", 2, &full()).behind(Collector::Batches, 0.5),
-        case("same, busy collector", 4, &full()).behind(Collector::Busy, 0.5),
+        case("same, busy collector", 4, &full()).behind(Collector::Busy, 0.25),
         case("same, that gets each span", 4, &full()).behind(Collector::EachSpan, 0.0),
         case("tasks on 4 workers, collector", 4, &tokio)
             .behind(Collector::Batches, 0.5)

@@ -268,6 +268,8 @@ pub(crate) struct Setting {
 /// A program that was run.
 pub(crate) struct Ran {
     pub(crate) spans: Vec<Span>,
+    /// When the run ended: no horizon passes it.
+    pub(crate) end: Ns,
     pub(crate) feed: Box<dyn Feed>,
 }
 
@@ -280,12 +282,14 @@ pub(crate) trait Feed {
 /// Sends the spans of a run to a joiner as a batch exporter does: each second's when it is over.
 /// Each span is asked about when it is observed, and again when its batch is.
 pub(crate) fn judge(mut ran: Ran, clock: Clock, seed: u64) -> Tally {
-    let sent = sent(&ran.spans, clock, &mut Rng(seed ^ 0xc10c));
+    let mut sent = sent(&ran.spans, clock, &mut Rng(seed ^ 0xc10c));
+    sent.retain(|span| span.end <= ran.end);
     let mut joiner = Joiner::default();
     let mut tally = Tally::default();
     let mut readers = Readers::default();
     for batch in sent.chunk_by(|a, b| a.end / SECOND == b.end / SECOND) {
         let over = batch.last().map_or(0, |last| last.end / SECOND + 1) * SECOND;
+        let over = over.min(ran.end);
         let presence = ran.feed.until(over);
         let facts = batch.iter().map(Sent::facts);
         let at_once: Vec<Joined> = facts.map(|span| joiner.observe(&span, presence)).collect();

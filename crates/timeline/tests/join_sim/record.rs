@@ -24,10 +24,11 @@ use lacuna_timeline::join::ThreadFacts;
 pub(crate) fn quick(setting: &Setting, mut program: Program) -> Ran {
     let mut core = Core::new(setting.seed, setting.cpus, setting.gil);
     core.run(&mut program, setting.spans);
-    let spans = std::mem::take(&mut core.spans);
+    let (spans, end) = (std::mem::take(&mut core.spans), core.now);
     let record = Record::new(core, setting.lost_one_in, setting.seed);
     Ran {
         spans,
+        end,
         feed: Box::new(record),
     }
 }
@@ -152,12 +153,15 @@ impl Presence for Record {
         }
     }
 
-    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns)) {
+    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns, OnCpu)) {
         let i = thread.0 as usize - 1;
-        for all in [&self.core.threads[i].ran, &self.unknown[i]] {
+        let unknown = &self.unknown[i];
+        for (all, maybe) in [(&self.core.threads[i].ran, false), (unknown, true)] {
             let first = all.partition_point(|s| s.1 < from);
             for s in all[first..].iter().take_while(|s| s.0 <= to) {
-                visit(s.0.max(from), s.1.min(to));
+                let maybe = maybe || touches(unknown, s.0, s.1);
+                let on = if maybe { OnCpu::Maybe } else { OnCpu::Yes };
+                visit(s.0.max(from), s.1.min(to), on);
             }
         }
     }

@@ -37,6 +37,9 @@ const QUICK_SPANS: usize = 5_000;
 /// The same through the recorder.
 const RECORDED_SPANS: usize = 1_200;
 
+/// The same where `LACUNA_SEEDS` asks for more.
+const RECORDED_SPANS_MANY: usize = 10_000;
+
 /// The programs that are run through the recorder, unless `LACUNA_SEEDS` says to run them all.
 const RECORDED: [&str; 13] = [
     "thread per request, GIL",
@@ -72,8 +75,10 @@ struct Arriving {
 impl Feed for Arriving {
     /// The horizon passes `at` when every record that was sent before has come.
     fn until(&mut self, at: Ns) -> &dyn Presence {
-        let behind = at + REORDER_NS;
-        while let Some((_, event)) = self.events.pop_front_if(|next| next.0 <= behind) {
+        let arrived = self
+            .events
+            .partition_point(|next| next.0 <= at + REORDER_NS);
+        for (_, event) in self.events.drain(..arrived) {
             self.recorder.push(event);
         }
         self.recorder.confirm(at);
@@ -93,7 +98,8 @@ fn recorded(setting: &Setting, program: Running, faults: Faults) -> Ran {
     let events = deliver(&mut rng, &world.kernel.sent, &world.threads, faults).into();
     let spans = world.served.map(|served| served.spans).unwrap_or_default();
     let feed = Box::new(Arriving { recorder, events });
-    Ran { spans, feed }
+    let end = world.now;
+    Ran { spans, end, feed }
 }
 
 #[test]
@@ -124,9 +130,14 @@ fn through_the_recorder(faults: Faults, problem: impl Fn(&Case, &Tally) -> Optio
     let cases = cases.filter(|(case, _)| seeds.is_some() || RECORDED.contains(&case.name));
     for (case, at) in cases {
         let mut sum = Tally::default();
+        let spans = if seeds.is_some() {
+            RECORDED_SPANS_MANY
+        } else {
+            RECORDED_SPANS
+        };
         for seed in 0..seeds.unwrap_or(1) {
             let on = |setting: &Setting, program| recorded(setting, program, faults);
-            sum.add(&case.run(on, 100 * seed + at, RECORDED_SPANS));
+            sum.add(&case.run(on, 100 * seed + at, spans));
         }
         println!("{}", sum.row(case.name));
         failures.extend(problem(&case, &sum));
