@@ -127,9 +127,9 @@ pub struct Evidence {
 /// What the kernel counted in the windows, beside the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Switch-outs into a blocked state.
+    /// Switch-outs into a blocked state, and a thread's last one.
     pub voluntary: u64,
-    /// Switch-outs while runnable.
+    /// Switch-outs while runnable; being made runnable for the first time is none.
     pub involuntary: u64,
     /// Switch-ins on another CPU than the previous one.
     pub migrations: u64,

@@ -405,6 +405,15 @@ impl Record {
         matches!(self.body, Body::Exit)
     }
 
+    /// It speaks of a thread that was made runnable and had never been on a CPU: it was woken, and did
+    /// not leave one.
+    pub(crate) fn is_birth(&self) -> bool {
+        let Body::Cycle(off) = &self.body else {
+            return false;
+        };
+        self.prev_in.is_none() && off.state == OffState::Runnable && off.waking.is_some()
+    }
+
     /// How many segments (running, blocked, runnable) are stored in it.
     pub(crate) fn segments(&self) -> u64 {
         match &self.body {

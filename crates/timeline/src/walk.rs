@@ -125,7 +125,10 @@ impl<S: Sink> Walker<'_, '_, S> {
         if self.is_done() {
             return;
         }
-        if self.window.contains(&record.out) && self.at <= record.out {
+        // A thread's last switch-out is where its time ends, so that it lies in a window up to there.
+        let is_in =
+            self.window.contains(&record.out) || record.is_exit() && record.out == self.window.end;
+        if is_in && self.at <= record.out {
             self.sink.record(record);
         }
         match &record.body {

@@ -122,11 +122,13 @@ impl Sink for Tally {
 
     fn record(&mut self, record: &Record) {
         let (voluntary, involuntary, moved) = match &record.body {
+            Body::Cycle(_) if record.is_birth() => (0, 0, false),
             Body::Cycle(off) if off.state == OffState::Runnable => (0, 1, off.moved),
             Body::Cycle(off) => (1, 0, off.moved),
             Body::Sums(sums) if sums.state == OffState::Runnable => (0, sums.count.into(), false),
             Body::Sums(sums) => (sums.count.into(), 0, false),
-            Body::Exit => (0, 0, false),
+            // So does the kernel count leaving for good.
+            Body::Exit => (1, 0, false),
         };
         self.counts.voluntary += voluntary;
         self.counts.involuntary += involuntary;
