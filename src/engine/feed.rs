@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use anyhow::Result;
+use anyhow::bail;
 use lacuna_host::Root;
 use lacuna_host::clock::monotonic_ns;
 use lacuna_host::symbols::KernelSymbols;
@@ -25,6 +26,7 @@ use lacuna_timeline::event::Doubt;
 use lacuna_timeline::event::DoubtReason;
 use lacuna_timeline::recorder::Recorder;
 
+use crate::doctor;
 use crate::patience::Patience;
 
 use super::shared::Shared;
@@ -56,6 +58,11 @@ impl Feed {
     /// # Errors
     /// The kernel refused them; the message says what is missing.
     pub(crate) fn load(config: &Config, watcher: Watcher, shared: Arc<Shared>) -> Result<Feed> {
+        // Some of these the kernel would not refuse, and then every answer were wrong or empty; of the
+        // others it says less than is known.
+        if let Some(obstacle) = doctor::obstacle(&Root::host()) {
+            bail!("cannot load the probes: {obstacle}");
+        }
         let patience = Patience::with("loading the probes into the kernel");
         let mut symbols = KernelSymbols::new(Root::host());
         let symbolize = Box::new(move |addresses: &[u64]| symbols.symbolize(addresses));
