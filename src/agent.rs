@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::Context;
 use anyhow::Result;
 use lacuna_host::Root;
+use lacuna_host::caps::Capabilities;
 use lacuna_host::caps::Capability;
 use lacuna_host::caps::keep_only;
 use lacuna_probes::Config;
@@ -54,6 +55,15 @@ const ASKS_MAX: usize = 64;
 const FEED_CAPABILITIES: [Capability; 5] = [
     Capability::Bpf,
     Capability::Perfmon,
+    Capability::SysPtrace,
+    Capability::DacReadSearch,
+    Capability::Syslog,
+];
+
+/// The same where the first two are not there, as doctor allows: before 5.19 the kernel lets nobody
+/// else near BPF at all who has neither them nor this.
+const FEED_CAPABILITIES_OF_ADMIN: [Capability; 4] = [
+    Capability::SysAdmin,
     Capability::SysPtrace,
     Capability::DacReadSearch,
     Capability::Syslog,
@@ -131,7 +141,7 @@ fn serve_until_told(
     let threads = Threads { ended };
 
     let feed_stops = stop.clone();
-    threads.start("lacuna-feed", &FEED_CAPABILITIES, move || {
+    threads.start("lacuna-feed", feed_capabilities()?, move || {
         while !feed_stops.load(Ordering::Relaxed) {
             feed.turn(&mut |_| {})?;
         }
@@ -158,6 +168,16 @@ fn serve_until_told(
     // Ends the servers, and with them the API's socket file.
     runtime.shutdown_timeout(Duration::from_secs(1));
     told.map(|()| ExitCode::from(EXIT_GOOD))
+}
+
+/// Those of the feed that this process has.
+fn feed_capabilities() -> Result<&'static [Capability]> {
+    let has = Capabilities::of_this_thread().context("cannot read the own capabilities")?;
+    let missing = has.missing(&[Capability::Bpf, Capability::Perfmon]);
+    Ok(match missing.as_slice() {
+        [] => &FEED_CAPABILITIES,
+        _ => &FEED_CAPABILITIES_OF_ADMIN,
+    })
 }
 
 /// Starts threads, and hears of their ends.
