@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::PATIENCE;
 use crate::program::Program;
 use crate::program::lacuna;
+use crate::program::through;
 use crate::until;
 
 /// A running agent.
@@ -29,10 +30,9 @@ pub(crate) struct Agent {
     _directory: Option<TempDir>,
 }
 
-/// `lacuna agent` with any ports and that socket. However busy the host is, it watches all of it:
-/// what these tests ask about is something else.
-fn command(socket: &Path) -> Command {
-    let mut command = lacuna();
+/// That program's `agent` with any ports and that socket. However busy the host is, it watches all of
+/// it: what these tests ask about is something else.
+fn command(mut command: Command, socket: &Path) -> Command {
     command.args(["agent", "--otlp-grpc", "127.0.0.1:0"]);
     command.args(["--otlp-http", "127.0.0.1:0", "--api"]);
     command.arg(format!("unix:{}", socket.display()));
@@ -43,15 +43,25 @@ fn command(socket: &Path) -> Command {
 impl Agent {
     /// Starts one and waits until it is ready. Needs root.
     pub(crate) fn start() -> Agent {
+        Agent::start_through(&[])
+    }
+
+    /// The same by a command that executes what follows it.
+    pub(crate) fn start_through(words: &[&str]) -> Agent {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut agent = Agent::start_at(directory.path().join("api.sock"));
+        let through = through(words);
+        let mut agent = Agent::start_as(through, directory.path().join("api.sock"));
         agent._directory = Some(directory);
         agent
     }
 
     /// The same with its socket at that path.
     pub(crate) fn start_at(socket: PathBuf) -> Agent {
-        let program = Program::start(command(&socket));
+        Agent::start_as(lacuna(), socket)
+    }
+
+    fn start_as(lacuna: Command, socket: PathBuf) -> Agent {
+        let program = Program::start(command(lacuna, &socket));
         let port = |name: &str| {
             let address = program.line(&format!("listening {name} "));
             let port = address

@@ -32,6 +32,17 @@ pub(crate) fn lacuna() -> Command {
     Command::new(env!("CARGO_BIN_EXE_lacuna"))
 }
 
+/// The same by a command that executes what follows it, if there is one.
+pub(crate) fn through(words: &[&str]) -> Command {
+    let own = lacuna();
+    let Some((first, rest)) = words.split_first() else {
+        return own;
+    };
+    let mut command = Command::new(first);
+    command.args(rest).arg(own.get_program());
+    command
+}
+
 /// The same command as a user without any privilege.
 pub(crate) fn as_nobody(mut command: Command) -> Command {
     command.gid(NOBODY).uid(NOBODY);

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A service with a few threads (`pool.py`): each span is served by one of them, which it notes and
+//! tells the test alone.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::agent::Agent;
+use crate::machine::script;
+use crate::program::Program;
+use crate::until;
+
+/// The service, and the agent that it exports to.
+pub(crate) struct Pool<'a> {
+    agent: &'a Agent,
+    program: Program,
+    /// How often it was told to do something.
+    told: usize,
+    /// How many of its lines were read.
+    read: usize,
+}
+
+impl<'a> Pool<'a> {
+    pub(crate) fn start(agent: &'a Agent) -> Pool<'a> {
+        let mut command = Command::new("python3");
+        command.args([script("pool.py"), agent.http_port.to_string()]);
+        Pool {
+            agent,
+            program: Program::start(command),
+            told: 0,
+            read: 0,
+        }
+    }
+
+    /// Has it serve and send; every span of it, with its thread.
+    pub(crate) fn tell(&mut self, what: &str) -> Vec<Value> {
+        self.program.say(what);
+        self.told += 1;
+        let said = until("it has sent", || {
+            let said = self.program.said();
+            (said.matches("sent 200").count() >= self.told).then_some(said)
+        });
+        let lines = said.lines().skip(self.read);
+        let spans = lines.filter(|line| line.starts_with('{'));
+        let spans = spans.map(|line| serde_json::from_str(line).expect("JSON"));
+        let spans = spans.collect();
+        self.read = said.lines().count();
+        spans
+    }
+
+    /// The answer to each of these spans. Whoever is named must have been it.
+    pub(crate) fn answers(&self, spans: &[Value]) -> Vec<Value> {
+        let answers = spans.iter().map(|span| {
+            let trace = span["trace"].as_str().expect("a trace");
+            let answer = self.agent.explained(trace);
+            let named = &answer["join"]["tid"];
+            assert!(*named == 0 || *named == span["tid"], "{span}: {answer:#}");
+            answer
+        });
+        answers.collect()
+    }
+
+    /// Has it serve until the spans of a whole turn are joined to their threads by their time stamps.
+    #[track_caller]
+    pub(crate) fn serve_until_joined(&mut self) {
+        until("every span of a turn is joined by its time stamps", || {
+            let spans = self.tell("turn");
+            let answers = self.answers(&spans);
+            let joined = |answer: &&Value| answer["join"]["how"] == "timestamps";
+            let count = answers.iter().filter(joined).count();
+            let other = answers.iter().find(|answer| !joined(answer));
+            if let Some(other) = other {
+                eprintln!("{count} of {} joined, not {}", answers.len(), other["join"]);
+            }
+            other.is_none().then_some(())
+        });
+    }
+}
