@@ -51,18 +51,16 @@ fn guest_any_a_program_in_a_pid_namespace_is_found() {
     agent.assert_well();
 }
 
-/// Lets numbers pass until the next is `$3`, and starts the program with it; again, where somebody
-/// else was quicker. The program is `$1 -c $2` with what follows `$3`.
+/// Starts processes that end at once until one has the number `$3`, which becomes the program: `$1 -c $2`
+/// with what follows `$3`.
 const WITH_NUMBER: &str = r#"
 program=$1 script=$2 wanted=$3; shift 3
 exec 4<&0
-while :; do
-    until [ "$last" = $((wanted - 1)) ]; do : & last=$!; wait $last; done
-    "$program" -c "$script" "$@" <&4 & last=$!
-    [ $last = "$wanted" ] && break
-    kill $last; wait $last
+until [ "$last" = "$wanted" ]; do
+    [ -z "$last" ] || wait "$last"
+    ([ "$BASHPID" = "$wanted" ] && exec "$program" -c "$script" "$@" <&4) & last=$!
 done
-wait $last"#;
+wait "$last""#;
 
 #[test]
 #[ignore = "only in a guest"]
