@@ -13,6 +13,7 @@ use crate::skel::types::detour_kind;
 use crate::skel::types::record_flags;
 use crate::skel::types::record_kind;
 use crate::skel::types::special_id;
+use lacuna_timeline::event::Asleep;
 use lacuna_timeline::event::Blame;
 use lacuna_timeline::event::Cycle;
 use lacuna_timeline::event::Detour;
@@ -111,7 +112,7 @@ pub(crate) fn decode(
         record_kind::RECORD_THREAD => Event::Thread(thread(&read(bytes)?)),
         record_kind::RECORD_OBJECT => Event::Object(object::info(&read(bytes)?)),
         record_kind::RECORD_STACK => Event::Stack(stack(&read(bytes)?, symbolize)),
-        record_kind::RECORD_SNAPSHOT => Event::Snapshot(snapshot(&read(bytes)?)),
+        record_kind::RECORD_SNAPSHOT => snapshot(&read(bytes)?),
         _ => return None,
     };
     Some((usize::from(header.kind), event))
@@ -335,13 +336,20 @@ fn stack(
     }
 }
 
-fn snapshot(record: &types::snapshot_record) -> Snapshot {
+fn snapshot(record: &types::snapshot_record) -> Event {
+    if has(record.header.flags, record_flags::FLAG_ASLEEP) {
+        return Event::Asleep(Asleep {
+            thread: ThreadId(record.header.id),
+            from: record.out,
+            until: record.at,
+        });
+    }
     let off = wait::off(record.out, record.header.flags, &record.wait);
     let (open, off) = match record.out {
         0 => (off.detours, None),
         _ => (Vec::new(), Some(off)),
     };
-    Snapshot {
+    Event::Snapshot(Snapshot {
         thread: ThreadId(record.header.id),
         seq: record.seq,
         at: record.at,
@@ -351,7 +359,7 @@ fn snapshot(record: &types::snapshot_record) -> Snapshot {
         detour_seq: record.detour_seq.into(),
         waking: known(record.waking),
         queued: has(record.header.flags, record_flags::FLAG_QUEUED),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -66,6 +66,8 @@ pub enum Event {
     Exit(Exit),
     /// What a thread was doing when the iterator looked: confirms silence.
     Snapshot(Snapshot),
+    /// What the iterator saw of a thread that has not switched yet.
+    Asleep(Asleep),
     /// What an [`ObjectId`] stands for.
     Object(ObjectInfo),
     /// What a [`StackId`] stands for.
@@ -314,6 +316,18 @@ pub struct Snapshot {
     /// It is on a run queue (`task->on_rq`, and not a delayed dequeue). Off the CPU without a waking
     /// it then never left the queue (rule 2); otherwise it is blocked.
     pub queued: bool,
+}
+
+/// A thread was off the CPU throughout, and has been since before anything was recorded of it: for what is
+/// not known. Stretches of one beginning replace each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asleep {
+    /// Whose.
+    pub thread: ThreadId,
+    /// When the iterator first found it off the CPU.
+    pub from: Ns,
+    /// When it still was.
+    pub until: Ns,
 }
 
 /// A stretch in which something may have been missed: what has no proof of its own in it is unknown.

@@ -211,6 +211,9 @@ impl Recorder {
                 self.stats.malformed += u64::from(!taken);
             }
             Event::Snapshot(snapshot) => self.push_snapshot(&snapshot),
+            Event::Asleep(asleep) => {
+                self.change(asleep.thread, |thread| thread.push_asleep(&asleep));
+            }
             Event::Object(info) => {
                 let heap_bytes = info.name.len();
                 self.facts.objects.insert(info.object, info, heap_bytes);

@@ -10,6 +10,7 @@ use crate::chunks::Chunks;
 use crate::codec::Context;
 use crate::codec::Last;
 use crate::detours::DetourLog;
+use crate::event::Asleep;
 use crate::event::Detour;
 use crate::event::Ns;
 use crate::event::OffState;
@@ -17,6 +18,7 @@ use crate::event::ThreadInfo;
 use crate::record::Body;
 use crate::record::Detours;
 use crate::record::Record;
+use std::ops::Range;
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub(crate) struct Thread {
     pub(crate) detours: DetourLog,
     /// Records up to here were dropped; 0: none were.
     pub(crate) floor: Ns,
+    /// Off the CPU throughout, before its first record; empty: not known to have been.
+    pub(crate) asleep: Range<Ns>,
     /// It is in the recorder's queue of oldest chunks.
     pub(crate) queued: bool,
 }
@@ -213,6 +217,13 @@ impl Thread {
         let known_before = self.last.map_or(0, |last| last.end);
         self.detours.push(detour, known_before);
         true
+    }
+
+    /// Takes in that it has not come on a CPU; an older stretch than what is known adds nothing.
+    pub(crate) fn push_asleep(&mut self, asleep: &Asleep) {
+        if asleep.from < asleep.until && asleep.until > self.asleep.end {
+            self.asleep = asleep.from..asleep.until;
+        }
     }
 
     /// Takes a snapshot in; an older one than what is known adds nothing.

@@ -159,17 +159,16 @@ impl<S: Sink> Walker<'_, '_, S> {
 
     /// What lies between two records that do not meet.
     fn hole(&mut self, before: Option<Last>, record: &Record) {
-        let reason = match before {
-            None => Reason::NotObserved,
-            Some(before) => {
-                let missing = record.seq.saturating_sub(before.seq).saturating_sub(1);
-                self.sink.lost(missing);
-                if missing > 0 {
-                    Reason::Lost
-                } else {
-                    Reason::NotWatched
-                }
-            }
+        let Some(before) = before else {
+            self.unobserved_until(record.start());
+            return;
+        };
+        let missing = record.seq.saturating_sub(before.seq).saturating_sub(1);
+        self.sink.lost(missing);
+        let reason = if missing > 0 {
+            Reason::Lost
+        } else {
+            Reason::NotWatched
         };
         self.unknown_until(record.start(), reason, Place::Unclear);
     }
@@ -340,13 +339,10 @@ impl<S: Sink> Walker<'_, '_, S> {
         if let Some(tail) = &thread.tail {
             self.confirmed(tail);
         }
-        let observed = self.thread.last.is_some() || self.thread.tail.is_some();
-        let reason = if observed {
-            Reason::NotConfirmed
-        } else {
-            Reason::NotObserved
-        };
-        self.unknown_until(Ns::MAX, reason, Place::Unclear);
+        if self.thread.last.is_none() && self.thread.tail.is_none() {
+            self.unobserved_until(Ns::MAX);
+        }
+        self.unknown_until(Ns::MAX, Reason::NotConfirmed, Place::Unclear);
     }
 
     /// What a snapshot saw; where it does not fit the last record, some are missing between.
@@ -361,7 +357,10 @@ impl<S: Sink> Walker<'_, '_, S> {
         let is_end = missing > 0 && record.start() <= from;
         if self.at < record.start() || is_end {
             let reason = match self.thread.last {
-                None => Reason::NotObserved,
+                None => {
+                    self.unobserved_until(record.start());
+                    Reason::NotObserved
+                }
                 Some(_) if missing > 0 => {
                     let reason = self.missing_reason(tail);
                     let lost = reason == Reason::Lost;
@@ -380,6 +379,15 @@ impl<S: Sink> Walker<'_, '_, S> {
         if let Body::Cycle(off) = &record.body {
             self.off_cpu(record, off, true);
         }
+    }
+
+    /// Before the first that was seen of its switches: what it did is not known, but perhaps where it was.
+    fn unobserved_until(&mut self, end: Ns) {
+        let asleep = self.thread.asleep.clone();
+        let reason = Reason::NotObserved;
+        self.unknown_until(asleep.start.min(end), reason, Place::Unclear);
+        self.unknown_until(asleep.end.min(end), reason, Place::OffCpu);
+        self.unknown_until(end, reason, Place::Unclear);
     }
 
     /// Unknown from where the walk is.

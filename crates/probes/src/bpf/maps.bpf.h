@@ -110,7 +110,8 @@ struct thread_state {
 	u64 waking;
 	u64 waker;
 	u64 run_delay; /* at switch-out */
-	u64 runs;      /* how often it had come on a CPU, at switch-out */
+	u64 runs;      /* how often it had come on a CPU, at switch-out or as `asleep_since` was set */
+	u64 asleep_since; /* off the CPU from then on, where it was never seen to switch; 0: not known */
 	u64 migrated_ns;
 	u64 migrated_at;
 	u64 minor;

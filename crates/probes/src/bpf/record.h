@@ -39,6 +39,7 @@ enum record_flags {
 	FLAG_KERNEL = 1 << 4,    /* kernel thread or io worker */
 	FLAG_ESTIMATED = 1 << 5, /* the throttled amount is an estimate */
 	FLAG_QUEUED = 1 << 6,    /* snapshot: it is on a run queue, to run */
+	FLAG_ASLEEP = 1 << 7,    /* snapshot: never seen to switch, and off the CPU from `out` to `at` */
 };
 
 enum wait_entry {

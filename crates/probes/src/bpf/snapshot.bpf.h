@@ -80,6 +80,35 @@ static __always_inline bool acted_unseen(struct snapshot_record *record,
 	       !record->waking;
 }
 
+/*
+ * A thread that was never seen to switch left its CPU before anybody looked, so what it waits for is not
+ * known. But off the CPU it is, from when it was first found in no queue until it comes back, which the
+ * kernel counts: without this every span of a process that was there before us could be such a thread's.
+ */
+static __always_inline bool asleep(struct snapshot_record *record, struct thread_state *state,
+				   struct task_struct *task)
+{
+	u64 until = bpf_ktime_get_ns() - IN_FLIGHT_NS;
+	u64 runs;
+
+	barrier();
+	runs = task->sched_info.pcount;
+	barrier();
+	if (task_queued(task)) {
+		state->asleep_since = 0;
+		return false;
+	}
+	if (!state->asleep_since || state->runs != runs) {
+		state->runs = runs;
+		state->asleep_since = bpf_ktime_get_ns();
+		return false;
+	}
+	record->header.flags |= FLAG_ASLEEP;
+	record->out = state->asleep_since;
+	record->at = until;
+	return record->out < record->at;
+}
+
 static __always_inline void snapshot(struct seq_file *seq, struct task_struct *task)
 {
 	struct snapshot_record record = {};
@@ -96,9 +125,15 @@ static __always_inline void snapshot(struct seq_file *seq, struct task_struct *t
 		if (still_its(state, task))
 			bpf_seq_write(seq, &who, sizeof(who));
 	}
-	if (!(state->flags & THREAD_WATCHED) || (!state->last_in && !state->out))
-		return;
 	fill_header(&record.header, RECORD_SNAPSHOT, state->id);
+	if (!state->last_in && !state->out) {
+		if (asleep(&record, state, task) && !state->last_in && !state->out &&
+		    still_its(state, task))
+			bpf_seq_write(seq, &record, sizeof(record));
+		return;
+	}
+	if (!(state->flags & THREAD_WATCHED))
+		return;
 	fill_snapshot(&record, state, task);
 	if (record.last_in > record.at || record.out > record.at)
 		return;

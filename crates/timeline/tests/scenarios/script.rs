@@ -18,6 +18,7 @@ use std::ops::Range;
 use lacuna_timeline::Event;
 use lacuna_timeline::Ns;
 use lacuna_timeline::ThreadId;
+use lacuna_timeline::event::Asleep;
 use lacuna_timeline::event::Blame;
 use lacuna_timeline::event::Call;
 use lacuna_timeline::event::Cycle;
@@ -138,6 +139,14 @@ impl Script {
             "detour" => Event::Detour(self.detour(number(first), &words)),
             "exit" => Event::Exit(self.exit(number(first), &words)),
             "snapshot" => Event::Snapshot(self.snapshot(number(first), &words)),
+            "asleep" => {
+                let stretch = range(words.0[0]);
+                Event::Asleep(Asleep {
+                    thread: ThreadId(number(first)),
+                    from: stretch.start,
+                    until: stretch.end,
+                })
+            }
             verb => panic!("no such word: {verb}"),
         };
         Line::Event(Box::new(event))

@@ -173,6 +173,7 @@ fn thread_of(event: &Event) -> Option<ThreadId> {
         Event::Detour(detour) => Some(detour.thread),
         Event::Exit(exit) => Some(exit.thread),
         Event::Snapshot(snapshot) => Some(snapshot.thread),
+        Event::Asleep(asleep) => Some(asleep.thread),
         Event::Object(_) | Event::Stack(_) | Event::Doubt(_) => None,
     }
 }
