@@ -11,6 +11,7 @@ use crate::agent::Agent;
 use crate::machine::Machine;
 use crate::machine::output;
 use crate::otlp::now_unix_ns;
+use crate::pool;
 use crate::pool::Pool;
 
 const SECOND_NS: i64 = 1_000_000_000;
@@ -58,7 +59,7 @@ fn assert_refused(answer: &Value) {
 fn guest_any_a_span_that_straddles_a_clock_step_is_refused() {
     let _machine = Machine::alone();
     let agent = Agent::start();
-    let mut pool = Pool::start(&agent);
+    let mut pool = Pool::of(pool::start(), &agent);
     let _as_it_was = WallClock::now();
     pool.serve_until_joined();
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A service with a few threads that sends its spans over OTLP/HTTP, and does as it is told line by line.
 
+The first line is the port to send to. One more thread is there from the beginning and sleeps for ever.
 `turn`: each thread serves some spans, sleeps of 1 to 12 ms. `step NS`: one thread serves a span of two
 seconds at whose end the wall clock is set by so many nanoseconds. Each span is printed with the thread
 that ran it, which is sent to nobody, and then `sent` with what the receiver answered.
@@ -72,9 +73,11 @@ def otlp(spans):
     return {"resourceSpans": [{"resource": {"attributes": [name]}, "scopeSpans": [scope]}]}
 
 
-connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]))
+threading.Thread(target=threading.Event().wait, daemon=True).start()
 for work in asked:
     threading.Thread(target=serve, args=[work], daemon=True).start()
+print("ready", flush=True)
+connection = http.client.HTTPConnection("127.0.0.1", int(sys.stdin.readline()))
 for number, line in enumerate(sys.stdin):
     words = line.split()
     spans = turn(number) if words[0] == "turn" else stepped(int(words[1]))

@@ -21,13 +21,22 @@ pub(crate) struct Pool<'a> {
     read: usize,
 }
 
+/// The program, under way and without anybody to send to.
+pub(crate) fn start() -> Program {
+    let mut command = Command::new("python3");
+    command.arg(script("pool.py"));
+    let program = Program::start(command);
+    program.line("ready");
+    program
+}
+
 impl<'a> Pool<'a> {
-    pub(crate) fn start(agent: &'a Agent) -> Pool<'a> {
-        let mut command = Command::new("python3");
-        command.args([script("pool.py"), agent.http_port.to_string()]);
+    /// Has the program send to that agent.
+    pub(crate) fn of(mut program: Program, agent: &'a Agent) -> Pool<'a> {
+        program.say(&agent.http_port.to_string());
         Pool {
             agent,
-            program: Program::start(command),
+            program,
             told: 0,
             read: 0,
         }

@@ -15,6 +15,7 @@ use crate::exporter::STAY;
 use crate::exporter::new_trace;
 use crate::machine::Machine;
 use crate::machine::shell;
+use crate::pool;
 use crate::pool::Pool;
 use crate::program::Program;
 use crate::report::ns;
@@ -82,7 +83,18 @@ fn guest_any_a_span_over_otlp_is_explained() {
 fn guest_any_a_span_of_several_threads_finds_its_own() {
     let _machine = Machine::alone();
     let agent = Agent::start();
-    Pool::start(&agent).serve_until_joined();
+    Pool::of(pool::start(), &agent).serve_until_joined();
+    agent.assert_well();
+}
+
+/// A thread of it has slept since before there was anybody to see it.
+#[test]
+#[ignore = "only in a guest"]
+fn guest_any_a_span_of_a_program_that_was_there_before_finds_its_thread() {
+    let _machine = Machine::alone();
+    let program = pool::start();
+    let agent = Agent::start();
+    Pool::of(program, &agent).serve_until_joined();
     agent.assert_well();
 }
 
