@@ -10,9 +10,12 @@
 mod checks;
 mod hooks;
 mod kernel;
+mod obstacle;
 #[cfg(test)]
 mod tests;
 mod text;
+
+pub(crate) use obstacle::obstacle;
 
 use std::io;
 use std::io::IsTerminal;
@@ -178,24 +181,6 @@ impl Report {
     fn costs_a_cause(&self) -> bool {
         self.checks.iter().any(|check| !check.costs.is_empty())
     }
-}
-
-/// What stands in the way of observing anything on this host, and what to do about it, in the words of
-/// the check that says so; nothing where the kernel itself must be asked.
-pub(crate) fn obstacle(root: &Root) -> Option<String> {
-    let kernel = lacuna_host::sys::KernelVersion::read(root);
-    let obstacles = [
-        checks::type_information(root),
-        checks::lockdown(root),
-        checks::capabilities(root, kernel.as_ref()),
-        checks::processes(root),
-    ];
-    let mut costly = obstacles
-        .into_iter()
-        .filter(|check| check.status == Status::Missing);
-    costly
-        .next()
-        .map(|check| format!("{}: {}; {}", check.name, check.why, check.fix))
 }
 
 /// Runs `lacuna doctor`. The status says whether something is missing that costs a cause.

@@ -17,7 +17,6 @@ use super::Status;
 use super::Trials;
 use super::every_cause;
 use super::find_own_connection;
-use super::obstacle;
 use super::text;
 use crate::render::Style;
 
@@ -424,22 +423,6 @@ fn a_foreign_pid_namespace_costs_everything_and_hidepid_joins() {
     let hiding = format!("20 1 0:5 / /proc rw - proc proc rw,hidepid=invisible\n{BOTH_VERSIONS}");
     host.write("proc/self/mountinfo", &hiding);
     assert_eq!(host.only("processes").status, Status::Degraded);
-}
-
-#[test]
-fn what_costs_everything_stands_in_the_way() {
-    let host = Host::healthy();
-    let said = || obstacle(&Root::at(host.base.path())).unwrap_or_default();
-    assert_eq!(said(), "");
-    host.remove("proc/self/ns/pid");
-    symlink("pid:[4026532000]", host.path("proc/self/ns/pid")).unwrap();
-    assert!(said().contains("this is not the initial pid namespace"));
-    host.write("proc/self/status", "CapPrm:\t0\nCapEff:\t0\n");
-    assert!(said().contains("CAP_BPF and CAP_PERFMON are missing"));
-    host.write("sys/kernel/security/lockdown", "none [confidentiality]");
-    assert!(said().contains("confidentiality: "));
-    host.remove("sys/kernel/btf/vmlinux");
-    assert!(said().contains("no /sys/kernel/btf/vmlinux"));
 }
 
 #[test]

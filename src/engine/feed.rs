@@ -26,7 +26,7 @@ use lacuna_timeline::event::Doubt;
 use lacuna_timeline::event::DoubtReason;
 use lacuna_timeline::recorder::Recorder;
 
-use crate::doctor;
+use crate::doctor::obstacle;
 use crate::patience::Patience;
 
 use super::shared::Shared;
@@ -60,7 +60,7 @@ impl Feed {
     pub(crate) fn load(config: &Config, watcher: Watcher, shared: Arc<Shared>) -> Result<Feed> {
         // Some of these the kernel would not refuse, and then every answer were wrong or empty; of the
         // others it says less than is known.
-        if let Some(obstacle) = doctor::obstacle(&Root::host()) {
+        if let Some(obstacle) = obstacle(&Root::host()) {
             bail!("cannot load the probes: {obstacle}");
         }
         let patience = Patience::with("loading the probes into the kernel");
