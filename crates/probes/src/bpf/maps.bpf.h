@@ -103,6 +103,8 @@ struct resolved_file {
 struct thread_state {
 	u64 task; /* whose it is; 0 or another: it was given back meanwhile (thread_table only) */
 	u64 id;
+	u32 flags; /* with what is before it, all that a switch of an unwatched thread reads */
+	u32 watch_generation;
 	u64 seq;
 	u64 since;
 	u64 last_in; /* 0: not seen */
@@ -117,8 +119,6 @@ struct thread_state {
 	u64 minor;
 	u64 major;
 	u64 fs_base;
-	u32 flags;
-	u32 watch_generation;
 	u32 detour_seq;
 	u32 detour_depth;
 	u32 short_ns[SHORT_DETOURS];
