@@ -279,11 +279,10 @@ fn root_the_waker_is_the_thread_that_woke_or_the_interrupt() {
             .filter(|cycle| cycle.off.state == OffState::Sleeping);
         blocked.filter(|cycle| by(cycle.waker)).count()
     };
-    let woken = session.cycles(sleeper, 0, u64::MAX);
-    let by_waker = woken
-        .iter()
-        .filter(|cycle| cycle.waker == Waker::Thread(waker))
-        .count();
+    let mut woken = session.cycles(sleeper, 0, u64::MAX);
+    woken.retain(|cycle| cycle.off.state == OffState::Sleeping);
+    let by = |cycle: &&&Cycle| cycle.waker == Waker::Thread(waker);
+    let by_waker = woken.iter().filter(by).count();
     assert!(
         by_waker >= 5 && by_waker * 2 > woken.len(),
         "{by_waker} of {}",
