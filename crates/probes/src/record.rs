@@ -358,7 +358,6 @@ fn snapshot(record: &types::snapshot_record) -> Event {
         open,
         detour_seq: record.detour_seq.into(),
         waking: known(record.waking),
-        queued: has(record.header.flags, record_flags::FLAG_QUEUED),
     })
 }
 

@@ -250,7 +250,6 @@ fn root_a_silent_thread_is_confirmed_by_the_iterator() {
     let off = seen.off.as_ref().expect("it is off the CPU");
     assert_eq!(off.state, OffState::Sleeping);
     assert!(off.wait.futex.is_some());
-    assert!(!seen.queued, "a blocked thread is not to run");
     drop(send);
     assert!(worker.join().is_err());
 }

@@ -10,7 +10,7 @@ use crate::event::Doubt;
 use crate::event::DoubtReason;
 use crate::event::Ns;
 
-/// Stretches kept of one kind; beyond it the two oldest become one, which is longer and safe.
+/// Stretches of one kind; before there are so many the two oldest become one, which is longer and safe.
 const STRETCHES_MAX: usize = 1024;
 
 /// Everything doubted.
@@ -33,6 +33,13 @@ impl Doubts {
             DoubtReason::Suspended => &mut self.suspends,
         };
         stretches.add(doubt.from..doubt.to);
+    }
+
+    /// Memory that they take beyond their own structs.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let all = [&self.wakings, &self.switches, &self.suspends];
+        let held: usize = all.iter().map(|stretches| stretches.0.capacity()).sum();
+        held * size_of::<Range<Ns>>()
     }
 
     /// Nothing is in doubt whatever it was.
@@ -58,7 +65,7 @@ impl Stretches {
             new.end = new.end.max(held.end);
         }
         self.0.insert(first, new);
-        if self.0.len() > STRETCHES_MAX {
+        if self.0.len() >= STRETCHES_MAX {
             self.0[1].start = self.0[0].start;
             self.0.remove(0);
         }

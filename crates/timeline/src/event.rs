@@ -311,11 +311,10 @@ pub struct Snapshot {
     pub open: Vec<DetourKind>,
     /// The number of its latest attempted [`Detour`]; 0: none yet.
     pub detour_seq: u64,
-    /// The latest waking since `last_in`: from there on it is runnable.
+    /// The latest waking since `last_in`: from there on it is runnable. Without one, off the CPU and
+    /// not preempted, it is blocked: where it is on a run queue all the same, it did something unseen,
+    /// and the kernel side sends no snapshot of it.
     pub waking: Option<Ns>,
-    /// It is on a run queue (`task->on_rq`, and not a delayed dequeue). Off the CPU without a waking
-    /// it then never left the queue (rule 2); otherwise it is blocked.
-    pub queued: bool,
 }
 
 /// A thread was off the CPU throughout, and has been since before anything was recorded of it: for what is

@@ -290,16 +290,9 @@ impl Record {
             return None;
         }
         let body = snapshot.off.as_ref().map_or(Body::Exit, |off| {
-            let left = OffCpu::left(snapshot.thread, off, lookup);
-            let never_left = snapshot.queued && snapshot.waking.is_none();
             Body::Cycle(OffCpu {
-                state: if never_left {
-                    OffState::Runnable
-                } else {
-                    left.state
-                },
                 waking: snapshot.waking.map(|waking| waking.min(snapshot.at)),
-                ..left
+                ..OffCpu::left(snapshot.thread, off, lookup)
             })
         });
         Some(Record {

@@ -94,6 +94,9 @@ pub struct Recorder {
     thread_bytes: usize,
     horizon: Ns,
     reach: Ns,
+    /// Until when a thread that is not listed with its process may have been on a CPU, because it was
+    /// forgotten before it ended; `None`: no such thread was.
+    unlisted_until: Option<Ns>,
     stats: Stats,
 }
 
@@ -191,6 +194,7 @@ impl Recorder {
             thread_bytes: 0,
             horizon: 0,
             reach: 0,
+            unlisted_until: None,
             stats: Stats::default(),
         }
     }
@@ -260,9 +264,12 @@ impl Recorder {
             Body::Cycle(off) => off.detours,
             Body::Sums(_) | Body::Exit => Detours::new(&snapshot.open),
         };
-        self.change(snapshot.thread, |thread| {
+        let on_cpu_until = record.out;
+        let listed = self.change(snapshot.thread, |thread| {
             thread.push_tail(Tail { record, open });
+            thread.info.is_some()
         });
+        self.note_unlisted(listed, on_cpu_until);
     }
 
     fn push_record(&mut self, id: ThreadId, record: Option<Record>) {
@@ -271,13 +278,16 @@ impl Recorder {
             self.stats.malformed += 1;
             return;
         };
-        let (taken, oldest, ended) = self.change(id, |thread| {
+        let (taken, oldest, ended, listed) = self.change(id, |thread| {
             let lived = thread.ended.is_none();
             let taken = thread.push(&record);
             let oldest = thread.oldest_end().filter(|_| !thread.queued);
             thread.queued |= oldest.is_some();
-            (taken, oldest, thread.ended.filter(|_| lived))
+            let ended = thread.ended.filter(|_| lived);
+            (taken, oldest, ended, thread.info.is_some())
         });
+        // It ends as the thread comes back on a CPU, or ends there.
+        self.note_unlisted(listed, record.end);
         if let Some(at) = ended {
             self.index.end(id, at);
         }
@@ -294,6 +304,14 @@ impl Recorder {
         if matches!(taken, Taken::Appended { .. } | Taken::Late) {
             self.stats.records += 1;
             self.stats.segments += record.segments();
+        }
+    }
+
+    /// Notes until when a thread has been seen on a CPU. Once threads were forgotten that lived, one
+    /// without a name may be one of them, come back: who it is was told once, and is not told again.
+    fn note_unlisted(&mut self, listed: bool, on_cpu_until: Ns) {
+        if !listed && let Some(until) = &mut self.unlisted_until {
+            *until = on_cpu_until.max(*until);
         }
     }
 
@@ -315,7 +333,10 @@ impl Recorder {
 
     /// Memory in use.
     fn bytes(&self) -> usize {
-        self.thread_bytes + self.facts.objects.bytes() + self.facts.stacks.bytes()
+        self.thread_bytes
+            + self.facts.objects.bytes()
+            + self.facts.stacks.bytes()
+            + self.doubts.heap_bytes()
     }
 
     /// Drops the oldest chunks until the budget holds.
@@ -364,7 +385,10 @@ impl Recorder {
         self.stats.records -= held.records;
         self.stats.segments -= held.segments;
         self.stats.evicted += held.records;
-        self.stats.threads_forgotten += u64::from(thread.ended.is_none());
+        if thread.ended.is_none() {
+            self.stats.threads_forgotten += 1;
+            self.unlisted_until = self.unlisted_until.max(Some(thread.latest()));
+        }
         self.thread_bytes -= thread.bytes() + THREAD_BYTES;
         self.reach = self.reach.max(thread.latest());
         let listed = thread.info.as_ref().map(Named::of);
@@ -484,6 +508,11 @@ impl Recorder {
     /// What a stack is.
     pub fn stack(&self, stack: StackId) -> Option<&StackInfo> {
         self.facts.stacks.get(stack)
+    }
+
+    /// Whether every thread that was on a CPU at `from` or later is listed with its process.
+    pub(crate) fn lists_all_since(&self, from: Ns) -> bool {
+        from >= self.reach && self.unlisted_until.is_none_or(|until| from > until)
     }
 
     /// What it holds and what it dropped.

@@ -48,8 +48,8 @@ impl Presence for Recorder {
             });
         }
         // Threads that ended before the reach are forgotten, and where there were too many at once
-        // others may be as well.
-        any && from >= self.reach() && self.stats().threads_forgotten == 0
+        // others may be as well, until all that they did lies before the window.
+        any && self.lists_all_since(from)
     }
 
     fn on_cpu(&self, thread: ThreadId, from: Ns, to: Ns) -> OnCpu {

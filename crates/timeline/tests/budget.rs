@@ -17,6 +17,8 @@ use lacuna_timeline::event::Call;
 use lacuna_timeline::event::Cycle;
 use lacuna_timeline::event::Detour;
 use lacuna_timeline::event::DetourKind;
+use lacuna_timeline::event::Doubt;
+use lacuna_timeline::event::DoubtReason;
 use lacuna_timeline::event::Entry;
 use lacuna_timeline::event::Exit;
 use lacuna_timeline::event::Faults;
@@ -27,6 +29,7 @@ use lacuna_timeline::event::Off;
 use lacuna_timeline::event::OffState;
 use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::event::ShortDetours;
+use lacuna_timeline::event::Snapshot;
 use lacuna_timeline::event::StackId;
 use lacuna_timeline::event::StackInfo;
 use lacuna_timeline::event::ThreadInfo;
@@ -269,14 +272,59 @@ fn too_many_threads_cost_no_more_than_the_budget() {
     let stats = recorder.stats();
     assert!(stats.threads_forgotten > 1_000, "{stats:?}");
     assert!(stats.threads > 50, "{stats:?}");
-    // With threads forgotten, nobody may count candidates.
-    assert!(!Presence::threads(
-        &recorder,
-        PROCESS,
-        20_000,
-        20_000,
-        &mut |_| {}
-    ));
+    // Up to when one of those forgotten may have run, nobody may count candidates.
+    assert!(!lists_all(&recorder, 5_000));
+    assert!(lists_all(&recorder, 30_000));
+}
+
+/// Whether the recorder says that it lists every thread of the process at that instant.
+fn lists_all(recorder: &Recorder, at: Ns) -> bool {
+    Presence::threads(recorder, PROCESS, at, at, &mut |_| {})
+}
+
+#[test]
+fn a_forgotten_thread_that_comes_back_without_a_name_may_be_anybodys() {
+    let mut recorder = Recorder::new(200_000);
+    let mut rng = Rng::new(1);
+    let (mut early, event) = Thread::born(1, 1_000);
+    recorder.push(event);
+    for id in 2..=2_000 {
+        recorder.push(Thread::born(id, 1_000 + id).1);
+    }
+    assert!(recorder.thread(early.id).is_none(), "it was silent longest");
+    let before = 10_000;
+    assert!(lists_all(&recorder, before), "what it did lies before");
+    early.at = 50_000;
+    early
+        .cycle(&mut rng)
+        .into_iter()
+        .for_each(|event| recorder.push(event));
+    assert!(!lists_all(&recorder, before));
+    assert!(!lists_all(&recorder, early.at), "it came on a CPU then");
+    assert!(lists_all(&recorder, early.at + 1));
+    let mut looked_at = |at, off: Option<Off>| {
+        recorder.push(Event::Snapshot(Snapshot {
+            thread: early.id,
+            seq: early.seq,
+            at,
+            last_in: Some(early.at),
+            off,
+            open: Vec::new(),
+            detour_seq: early.detour_seq,
+            waking: None,
+        }));
+        (lists_all(&recorder, at - 1), lists_all(&recorder, at + 1))
+    };
+    let at = early.at;
+    assert_eq!(looked_at(at + 1_000, None), (false, true), "it still runs");
+    let off = Off {
+        at: at + 2_000,
+        state: OffState::Sleeping,
+        wait: Wait::default(),
+        detours: Vec::new(),
+    };
+    // Asleep since long: whatever was on a CPU meanwhile, it was not.
+    assert_eq!(looked_at(at + 9_000, Some(off)), (true, true));
 }
 
 #[test]
@@ -351,4 +399,25 @@ fn contradictions_are_refused_and_counted() {
         account(&recorder, ThreadId(1), &(1_000..end)).ns(Cause::Unknown),
         0
     );
+}
+
+#[test]
+fn doubts_count_against_the_budget() {
+    let budget = 150_000;
+    let mut recorder = Recorder::new(budget);
+    let empty = recorder.stats().bytes;
+    for at in 0..10_000 {
+        let (from, to) = (10 * at, 10 * at + 5);
+        for reason in [
+            DoubtReason::ProgramSkipped,
+            DoubtReason::SwitchSkipped,
+            DoubtReason::Suspended,
+        ] {
+            recorder.push(Event::Doubt(Doubt { from, to, reason }));
+        }
+        recorder.push(Thread::born(at + 1, at + 1).1);
+        assert!(recorder.stats().bytes <= budget);
+    }
+    let held = recorder.stats().bytes - empty;
+    assert!(held > 3 * 1_000 * 16, "the doubts are counted: {held}");
 }

@@ -262,7 +262,6 @@ impl Script {
             open: detours_of(words),
             detour_seq: words.number("detours_so_far").unwrap_or(detours),
             waking: words.number("waking"),
-            queued: words.has("queued"),
         }
     }
 }

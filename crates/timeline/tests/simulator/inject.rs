@@ -392,6 +392,15 @@ fn unknown(thread: &Thread, own: &[&Sent], doubts: &[Doubt], end: Ns) -> (Times,
     });
     let first_from = speaks_from.min().unwrap_or(life_end);
     must.add(thread.born..first_from);
+    // What it did last, no snapshot confirms where it did something unseen.
+    if thread.died.is_none()
+        && !own
+            .iter()
+            .any(|sent| matches!(sent.event, Event::Snapshot(_)))
+    {
+        let ends = own.iter().filter_map(|sent| record_span(&sent.event));
+        must.add(ends.map(|span| span.end).max().unwrap_or(life_end)..life_end);
+    }
     for sent in own {
         if let Some(span) = record_span(&sent.event).filter(|_| sent.lost) {
             must.add(span);
@@ -409,7 +418,6 @@ fn unknown(thread: &Thread, own: &[&Sent], doubts: &[Doubt], end: Ns) -> (Times,
                     let waking = snapshot.waking.map(|waking| waking.max(off.at));
                     let queued = match off.state {
                         OffState::Runnable => Some(off.at),
-                        _ if snapshot.queued => waking.or(Some(off.at)),
                         _ => waking,
                     };
                     must.add(queued.unwrap_or(life_end)..life_end);

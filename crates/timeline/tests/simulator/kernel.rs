@@ -305,7 +305,11 @@ impl Kernel {
         open: Option<Vec<DetourKind>>,
     ) {
         let storage = self.storage(id);
-        if storage.last_in.is_none() {
+        let off = storage.off.as_ref().filter(|_| open.is_none());
+        let unseen = off.is_some_and(|off| off.state != OffState::Runnable)
+            && queued
+            && storage.waking.is_none();
+        if storage.last_in.is_none() || unseen {
             return;
         }
         let snapshot = Snapshot {
@@ -313,15 +317,10 @@ impl Kernel {
             seq: storage.seq,
             at: now,
             last_in: storage.last_in,
-            off: if open.is_some() {
-                None
-            } else {
-                storage.off.clone()
-            },
+            off: off.cloned(),
             open: open.unwrap_or_default(),
             detour_seq: storage.detour_seq,
             waking: storage.waking,
-            queued,
         };
         self.send(now, Event::Snapshot(snapshot));
     }
