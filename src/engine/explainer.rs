@@ -22,6 +22,7 @@ use lacuna_timeline::join::Joined;
 use lacuna_timeline::join::Joiner;
 use lacuna_timeline::join::SpanKey;
 use lacuna_timeline::recorder::Recorder;
+use lacuna_timeline::recorder::Whereabouts;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
@@ -229,17 +230,18 @@ impl Explainer {
         let recorder = shared.recorder();
         let mut spans = lock(&all);
         // First all are learned from, then all are answered: what one span shows settles another.
+        let whereabouts = recorder.whereabouts();
         for &key in due {
             spans.replace(key, |place| self.placer.settled(place));
             if spans.meet(key)
                 && let Some(subject) = Subject::of(&spans, key, &mut self.kinds)
                 && let (Some(entry), Some(facts)) = (spans.get(key), subject.owner_facts())
             {
-                self.placer.learn(&entry.place, &facts, &*recorder);
+                self.placer.learn(&entry.place, &facts, &whereabouts);
             }
         }
         drop(spans);
-        self.judge(shared.horizon(), &recorder);
+        self.judge(shared.horizon(), &whereabouts);
         let mut spans = lock(&all);
         for &key in due {
             spans.replace(key, |place| self.placer.settled(place));
@@ -250,11 +252,11 @@ impl Explainer {
                 && let Some(subject) = Subject::of(&spans, key, &mut self.kinds)
                 && let Some(facts) = subject.join_facts()
             {
-                self.joiner.observe(&facts, &*recorder);
+                self.joiner.observe(&facts, &whereabouts);
             }
         }
         for &key in due {
-            if let Some((answer, joined)) = self.answer(&spans, key, &recorder) {
+            if let Some((answer, joined)) = self.answer(&spans, key, &recorder, &whereabouts) {
                 let before = self.count(&mut spans, key, joined);
                 if before.is_none_or(|before| before.joined.how == How::None) {
                     self.note(&spans, key, joined, None);
@@ -265,9 +267,9 @@ impl Explainer {
     }
 
     /// Judges anew whose spans are whose; those that were answered otherwise are answered again.
-    fn judge(&mut self, horizon: Ns, recorder: &Recorder) {
+    fn judge(&mut self, horizon: Ns, whereabouts: &Whereabouts<'_>) {
         let spans = lock(&self.spans);
-        for source in self.placer.judge(horizon, recorder) {
+        for source in self.placer.judge(horizon, whereabouts) {
             let placer = &self.placer;
             let again = spans
                 .answered_of(source)
@@ -292,13 +294,15 @@ impl Explainer {
         let shared = self.shared.clone();
         let all = self.spans.clone();
         let recorder = shared.recorder();
+        let whereabouts = recorder.whereabouts();
         let mut spans = lock(&all);
         for before in refused {
             let start = spans.get(before.key).and_then(start_of);
             if start.is_none_or(|start| start < recorder.reach()) {
                 continue;
             }
-            if let Some((answer, joined)) = self.answer(&spans, before.key, &recorder) {
+            let answered = self.answer(&spans, before.key, &recorder, &whereabouts);
+            if let Some((answer, joined)) = answered {
                 self.count(&mut spans, before.key, joined);
                 self.note(&spans, before.key, joined, Some(*before));
                 spans.answer(before.key, answer);
@@ -321,6 +325,7 @@ impl Explainer {
         spans: &Spans,
         key: SpanKey,
         recorder: &Recorder,
+        whereabouts: &Whereabouts<'_>,
     ) -> Option<(SpanAnswer, Joined)> {
         let subject = Subject::of(spans, key, &mut self.kinds)?;
         let shared = &self.shared;
@@ -332,7 +337,7 @@ impl Explainer {
             cgroups: &shared.cgroups,
         };
         let joined = match subject.join_facts() {
-            Some(of_join) => self.joiner.join(&of_join, recorder),
+            Some(of_join) => self.joiner.join(&of_join, whereabouts),
             None => subject.unjoined(),
         };
         let answer = answer(&facts, &joined, &names);
@@ -347,6 +352,7 @@ impl Explainer {
     fn reply(&mut self, mut asked: Asked) {
         let shared = self.shared.clone();
         let recorder = shared.recorder();
+        let whereabouts = recorder.whereabouts();
         let horizon = shared.horizon();
         let keys = asked.keys();
         for &key in &keys {
@@ -355,7 +361,7 @@ impl Explainer {
         let answers = keys.into_iter().filter_map(|key| {
             let entry = asked.spans.get(key)?;
             if end_of(entry) <= horizon {
-                let answer = self.answer(&asked.spans, key, &recorder);
+                let answer = self.answer(&asked.spans, key, &recorder, &whereabouts);
                 return answer.map(|(answer, _)| answer);
             }
             let subject = Subject::of(&asked.spans, key, &mut self.kinds)?;

@@ -439,9 +439,15 @@ impl Spans {
         let Some(entry) = self.entries.get_mut(&key) else {
             return;
         };
-        if let State::Answered(answer, bytes) = &entry.state {
-            self.answers_bytes -= bytes;
-            entry.state = State::Listed(Box::new(listed(answer)));
+        match std::mem::replace(&mut entry.state, State::Pending) {
+            State::Answered(answer, bytes) => {
+                self.answers_bytes -= bytes;
+                entry.state = State::Listed(Box::new(ListedSpan {
+                    head: answer.head,
+                    reach: answer.reach,
+                }));
+            }
+            other => entry.state = other,
         }
     }
 

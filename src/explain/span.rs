@@ -12,7 +12,6 @@ use lacuna_timeline::Ns;
 use lacuna_timeline::account::Account;
 use lacuna_timeline::account::Reason;
 use lacuna_timeline::event::ProcessId;
-use lacuna_timeline::event::ThreadId;
 use lacuna_timeline::join::How;
 use lacuna_timeline::join::Joined;
 
@@ -118,12 +117,18 @@ pub(crate) fn gap_windows(span: Range<Ns>, children: &[Range<Ns>]) -> Vec<Range<
 pub(crate) fn answer(facts: &Facts<'_>, joined: &Joined, names: &Names<'_>) -> SpanAnswer {
     let span = facts.window.start..facts.window.end;
     let gap = gap_windows(span.clone(), facts.children);
-    let (mut of_gap, mut of_span) = match joined.thread {
-        Some(thread) => accounts(thread, &gap, span, names),
-        None => (no_thread(&gap), no_thread(std::slice::from_ref(&span))),
+    let account = |windows: &[Range<Ns>], suspended_ns| {
+        let mut account = match joined.thread {
+            Some(thread) => names.recorder.account(thread, windows),
+            None => no_thread(windows),
+        };
+        account.add_unknown(suspended_ns, Reason::Suspended);
+        account
     };
-    of_span.add_unknown(facts.window.suspended_ns, Reason::Suspended);
-    of_gap.add_unknown(facts.suspended_in_gap_ns(), Reason::Suspended);
+    let suspended_ns = facts.window.suspended_ns;
+    let of_gap = account(&gap, facts.suspended_in_gap_ns());
+    let is_whole = gap.as_slice() == std::slice::from_ref(&span) && !facts.suspended_in_child;
+    let of_span = (!is_whole).then(|| account(std::slice::from_ref(&span), suspended_ns));
     let status = match joined.how {
         How::None if facts.process.is_some() => Status::Unobserved,
         _ if facts.window.start < names.recorder.reach() => Status::Expired,
@@ -134,6 +139,11 @@ pub(crate) fn answer(facts: &Facts<'_>, joined: &Joined, names: &Names<'_>) -> S
         .filter(|_| joined.how == How::Process)
         .map(|process| process_view(process, facts.window, names));
     let gap_causes = causes(&of_gap, names);
+    // Most spans have no children: then the gap is all of it.
+    let span_causes = match of_span {
+        Some(of_span) => causes(&of_span, names),
+        None => gap_causes.clone(),
+    };
     SpanAnswer {
         head: head(
             facts,
@@ -144,7 +154,7 @@ pub(crate) fn answer(facts: &Facts<'_>, joined: &Joined, names: &Names<'_>) -> S
         ),
         episodes: episodes(facts, &of_gap, names),
         causes: gap_causes,
-        span_causes: causes(&of_span, names),
+        span_causes,
         process,
         reach: reach(facts),
     }
@@ -173,21 +183,6 @@ pub(crate) fn without_thread(facts: &Facts<'_>, status: Status) -> SpanAnswer {
         episodes: Vec::new(),
         reach: reach(facts),
     }
-}
-
-fn accounts(
-    thread: ThreadId,
-    gap: &[Range<Ns>],
-    span: Range<Ns>,
-    names: &Names<'_>,
-) -> (Account, Account) {
-    let of_gap = names.recorder.account(thread, gap);
-    // Most spans have no children: then the gap is all of it.
-    let of_span = match gap {
-        [whole] if *whole == span => of_gap.clone(),
-        _ => names.recorder.account(thread, std::slice::from_ref(&span)),
-    };
-    (of_gap, of_span)
 }
 
 fn no_thread(windows: &[Range<Ns>]) -> Account {

@@ -93,6 +93,7 @@ impl Chunk {
 }
 
 /// Reads a chunk's records in order, each over the one before.
+#[derive(Debug)]
 pub(crate) struct Records<'c> {
     input: Reader<'c>,
     context: Context,

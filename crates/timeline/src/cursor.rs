@@ -10,6 +10,7 @@ use crate::chunks::Chunks;
 use crate::event::Ns;
 
 /// A place in a thread's records.
+#[derive(Debug)]
 pub(crate) struct Cursor<'r> {
     chunks: &'r Chunks,
     /// The chunk that `records` reads.

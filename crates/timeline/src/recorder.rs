@@ -34,6 +34,7 @@ use crate::event::ThreadInfo;
 use crate::record::Body;
 use crate::record::Detours;
 use crate::record::Record;
+pub use crate::recorder_presence::Whereabouts;
 use crate::table::Table;
 use crate::thread::Tail;
 use crate::thread::Taken;

@@ -4,7 +4,10 @@
 //! The same walk that accounts are made of, so that the join and the account can never disagree. It
 //! says "no" only where records prove it; what is unknown, merged or beyond the records is a maybe.
 
+use std::cell::RefCell;
+
 use crate::account::least;
+use crate::cursor::Cursor;
 use crate::event::Ns;
 use crate::event::ProcessId;
 use crate::event::ThreadId;
@@ -12,13 +15,39 @@ use crate::join::OnCpu;
 use crate::join::Presence;
 use crate::join::Running;
 use crate::join::ThreadFacts;
+use crate::recorder::IdMap;
 use crate::recorder::Recorder;
 use crate::segment::Place;
 use crate::segment::Seen;
 use crate::segment::Segment;
 use crate::segment::Sink;
+use crate::walk::unknown_thread;
 
-impl Presence for Recorder {
+/// In how many threads' records a place is remembered; at the limit all are forgotten.
+const CURSORS_MAX: usize = 1_024;
+
+/// Answers the join as long as no event comes in.
+///
+/// Spans are asked about one after the other, each at a few instants, and those lie near each
+/// other: so it remembers where it was in each thread's records and reads on from there, instead of
+/// reading a chunk from its start for each instant.
+#[derive(Debug)]
+pub struct Whereabouts<'r> {
+    recorder: &'r Recorder,
+    cursors: RefCell<IdMap<ThreadId, Box<Cursor<'r>>>>,
+}
+
+impl Recorder {
+    /// To ask who was on a CPU, and when.
+    pub fn whereabouts(&self) -> Whereabouts<'_> {
+        Whereabouts {
+            recorder: self,
+            cursors: RefCell::default(),
+        }
+    }
+}
+
+impl Presence for Whereabouts<'_> {
     fn threads(
         &self,
         process: ProcessId,
@@ -26,13 +55,14 @@ impl Presence for Recorder {
         to: Ns,
         visit: &mut dyn FnMut(&ThreadFacts<'_>),
     ) -> bool {
+        let recorder = self.recorder;
         let mut any = false;
-        for id in self.threads_since(process, from) {
+        for id in recorder.threads_since(process, from) {
             any = true;
-            let Some(info) = self.thread(id) else {
+            let Some(info) = recorder.thread(id) else {
                 continue;
             };
-            let died = self.ended(id);
+            let died = recorder.ended(id);
             if info.kernel || info.start_ns > to {
                 continue;
             }
@@ -49,7 +79,7 @@ impl Presence for Recorder {
         }
         // Threads that ended before the reach are forgotten, and where there were too many at once
         // others may be as well, until all that they did lies before the window.
-        any && self.lists_all_since(from)
+        any && recorder.lists_all_since(from)
     }
 
     fn on_cpu(&self, thread: ThreadId, from: Ns, to: Ns) -> OnCpu {
@@ -65,13 +95,62 @@ impl Presence for Recorder {
 
     fn running(&self, thread: ThreadId, from: Ns, to: Ns) -> Running {
         let mut sum = Sum(Running::default());
-        // The window is closed: its last instant counts as a nanosecond of its own.
-        self.walk(thread, from..to.saturating_add(1), &mut sum);
+        self.walk(thread, from, to, &mut sum);
         sum.0
     }
 
     fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns, OnCpu)) {
-        self.walk(thread, from..to.saturating_add(1), &mut Stretches(visit));
+        self.walk(thread, from, to, &mut Stretches(visit));
+    }
+}
+
+impl Whereabouts<'_> {
+    /// Walks a closed window: its last instant counts as a nanosecond of its own.
+    fn walk(&self, id: ThreadId, from: Ns, to: Ns, sink: &mut impl Sink) {
+        let window = from..to.saturating_add(1);
+        if window.is_empty() {
+            return;
+        }
+        let Some(thread) = self.recorder.held(id) else {
+            unknown_thread(&window, sink);
+            return;
+        };
+        // Taken out meanwhile: the sink may belong to somebody who asks more.
+        let known = self.cursors.borrow_mut().remove(&id);
+        let mut cursor = known.unwrap_or_else(|| Box::new(Cursor::new(&thread.chunks)));
+        let windows = std::iter::once(&window);
+        self.recorder
+            .walk_at(id, thread, windows, &mut cursor, sink);
+        let mut cursors = self.cursors.borrow_mut();
+        if cursors.len() >= CURSORS_MAX {
+            cursors.clear();
+        }
+        cursors.insert(id, cursor);
+    }
+}
+
+/// For single questions; who has many asks [`Recorder::whereabouts`].
+impl Presence for Recorder {
+    fn threads(
+        &self,
+        process: ProcessId,
+        from: Ns,
+        to: Ns,
+        visit: &mut dyn FnMut(&ThreadFacts<'_>),
+    ) -> bool {
+        self.whereabouts().threads(process, from, to, visit)
+    }
+
+    fn on_cpu(&self, thread: ThreadId, from: Ns, to: Ns) -> OnCpu {
+        self.whereabouts().on_cpu(thread, from, to)
+    }
+
+    fn running(&self, thread: ThreadId, from: Ns, to: Ns) -> Running {
+        self.whereabouts().running(thread, from, to)
+    }
+
+    fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns, OnCpu)) {
+        self.whereabouts().stretches(thread, from, to, visit);
     }
 }
 

@@ -50,6 +50,19 @@ impl Recorder {
             }
             return;
         };
+        let mut cursor = Cursor::new(&thread.chunks);
+        self.walk_at(id, thread, windows, &mut cursor, sink);
+    }
+
+    /// The same, of a thread that is at hand, from where a cursor is in its records.
+    pub(crate) fn walk_at<'w>(
+        &self,
+        id: ThreadId,
+        thread: &Thread,
+        windows: impl Iterator<Item = &'w Range<Ns>>,
+        cursor: &mut Cursor<'_>,
+        sink: &mut impl Sink,
+    ) {
         let mut walker = Walker {
             recorder: self,
             id,
@@ -59,17 +72,16 @@ impl Recorder {
             parts: Vec::new(),
             sink,
         };
-        let mut cursor = Cursor::new(&thread.chunks);
         for window in windows {
             walker.at = window.start;
             walker.window = window.clone();
-            walker.run(&mut cursor);
+            walker.run(cursor);
         }
     }
 }
 
 /// Nothing is known of that thread.
-fn unknown_thread(window: &Range<Ns>, sink: &mut impl Sink) {
+pub(crate) fn unknown_thread(window: &Range<Ns>, sink: &mut impl Sink) {
     sink.segment(&Segment {
         range: window.clone(),
         full: window.clone(),

@@ -35,6 +35,7 @@ impl Writer<'_> {
 }
 
 /// Reads what a [`Writer`] wrote; `None` where the bytes end.
+#[derive(Debug)]
 pub(crate) struct Reader<'b> {
     bytes: &'b [u8],
 }

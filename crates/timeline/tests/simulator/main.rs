@@ -231,11 +231,16 @@ impl Checks<'_> {
     /// Yes and no are true, and a maybe is only where something is unknown.
     fn presence(&self, rng: &mut Rng) {
         let life = self.life();
+        // It remembers where it was, which must not show: each answer is that of one that was never asked.
+        let whereabouts = self.recorder.whereabouts();
         for _ in 0..WINDOWS {
             let from = rng.between(life.start, life.end - 1);
             let to = (from + rng.below(3_000)).min(life.end - 1);
             let ran = self.thread.running.within(&(from..to + 1)) > 0;
-            let answer = self.recorder.on_cpu(self.thread.id, from, to);
+            let answer = whereabouts.on_cpu(self.thread.id, from, to);
+            let running = whereabouts.running(self.thread.id, from, to);
+            let fresh = self.recorder.whereabouts();
+            assert_eq!(running, fresh.running(self.thread.id, from, to));
             let mut unsure = self.set(&self.arrived.may).within(&(from..to + 1)) > 0;
             unsure |= self.cut(&[]).within(&(from..to + 1)) > 0;
             match answer {
