@@ -205,7 +205,7 @@ impl Explainer {
         }
         if self.placer.is_due(horizon) {
             let shared = self.shared.clone();
-            self.judge(horizon, &shared.recorder());
+            self.judge(horizon, &shared.recorder().whereabouts());
         }
         for refused in self
             .second_look
