@@ -13,6 +13,7 @@ use common::holes;
 use common::kernel;
 use common::now;
 use common::queued_ns;
+use common::until;
 use common::worker::Worker;
 use common::worker::burn;
 use common::worker::hog;
@@ -145,7 +146,8 @@ fn root_time_on_the_cpu_is_what_schedstat_says() {
 fn root_switches_are_as_many_as_the_thread_read_of_itself() {
     let mut session = Session::start();
     let rival = hog("rival", 1);
-    let worker = Worker::start("counted", Some(1), |_| work_between_marks(80));
+    // A clock that ticks every 4 ms preempts less often than the work is long.
+    let worker = Worker::start("counted", Some(1), |_| work_between_marks(160));
     let tid = worker.tid;
     let (first, last) = ends(&worker.join());
     drop(rival);
@@ -162,7 +164,7 @@ fn root_switches_are_as_many_as_the_thread_read_of_itself() {
         last.voluntary - first.voluntary,
         last.involuntary - first.involuntary,
     );
-    assert!(expected.0 > 20 && expected.1 > 20, "{expected:?}");
+    assert!(expected.0 > 20 && expected.1 > 10, "{expected:?}");
     assert_eq!((voluntary, involuntary), expected);
     assert_eq!(holes(&session.links(thread)), 0);
 }
@@ -261,9 +263,13 @@ fn root_the_waker_is_the_thread_that_woke_or_the_interrupt() {
         }
         got
     });
+    let asleep = sleeper.tid;
     let waker = Worker::start("waker", Some(1), move |_| {
         for _ in 0..20 {
             std::thread::sleep(Duration::from_millis(2));
+            until("a thread to wake", || {
+                kernel::state(std::process::id(), asleep) == Some('S')
+            });
             send.send(()).unwrap();
         }
     });
@@ -284,7 +290,7 @@ fn root_the_waker_is_the_thread_that_woke_or_the_interrupt() {
     let by = |cycle: &&&Cycle| cycle.waker == Waker::Thread(waker);
     let by_waker = woken.iter().filter(by).count();
     assert!(
-        by_waker >= 5 && by_waker * 2 > woken.len(),
+        by_waker >= 15 && by_waker * 2 > woken.len(),
         "{by_waker} of {}",
         woken.len()
     );
