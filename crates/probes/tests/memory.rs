@@ -187,6 +187,8 @@ fn assert_limited(worked: &Worked, group: &MemoryGroup) {
     worked.assert_in_order(&detours);
     worked.assert_waits_agree(&detours);
     worked.assert_accounted(&detours);
+    let named = detours.iter().all(|detour| detour.detail == group.id());
+    assert!(named, "the cgroup is named: {} {detours:?}", group.id());
     let hits = group.hits();
     assert!(
         !detours.is_empty() && detours.len() as u64 <= hits,
@@ -209,6 +211,7 @@ fn root_who_reclaims_for_a_cgroup_is_in_a_detour_as_long_as_it_says() {
     let (control, amount) = group.reclaim_control();
     let worked = work(&group, "empty", &control, amount);
     let detours = worked.detours();
+    assert!(detours.iter().all(|detour| detour.detail == 0), "no limit");
     worked.assert_in_order(&detours);
     worked.assert_waits_agree(&detours);
     worked.assert_accounted(&detours);
@@ -230,6 +233,27 @@ fn root_who_reclaims_for_a_cgroup_is_in_a_detour_as_long_as_it_says() {
 fn root_reading_over_a_limit_reclaims() {
     let (worked, group) = over_the_limit("read");
     assert_limited(&worked, &group);
+}
+
+#[test]
+fn root_the_limit_that_was_met_is_named_and_not_a_wider_one() {
+    let file = ColdFile::new("nested", FILE);
+    let outer = MemoryGroup::new("outer");
+    let inner = outer.nested("inner");
+    for (inner_limit, outer_limit, met) in
+        [(LIMIT, LIMIT + MIB, &inner), (LIMIT + MIB, LIMIT, &outer)]
+    {
+        outer.limit(outer_limit as u64);
+        inner.limit(inner_limit as u64);
+        let detours = work(&inner, "read", &file.path, "").detours();
+        let named = |detour: &Detour| detour.detail == met.id();
+        assert!(
+            !detours.is_empty() && detours.iter().all(named),
+            "{detours:?}"
+        );
+        file.cool();
+    }
+    drop(inner);
 }
 
 #[test]

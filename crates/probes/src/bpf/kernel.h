@@ -48,6 +48,11 @@ enum {
 	BPF_RB_AVAIL_DATA = 0,
 };
 
+/* Its number is the kernel's own, by configuration. */
+enum cgroup_subsys_id {
+	memory_cgrp_id = 4,
+};
+
 /* Asked with bpf_core_enum_value_exists only. */
 enum bpf_func_id {
 	BPF_FUNC_task_pt_regs = 175,
@@ -121,10 +126,27 @@ struct cgroup {
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
 };
 
 struct css_set {
+	struct cgroup_subsys_state *subsys[1];
 	struct cgroup *dfl_cgrp;
+};
+
+typedef struct {
+	s64 counter;
+} atomic64_t;
+
+struct page_counter {
+	atomic64_t usage;
+	unsigned long max;
+	unsigned long high;
+};
+
+/* Starts with its css. */
+struct mem_cgroup {
+	struct page_counter memory;
 };
 
 struct cfs_bandwidth {

@@ -152,7 +152,7 @@ int BPF_PROG(node_reclaim_end)
 SEC("tp_btf/mm_vmscan_memcg_reclaim_begin")
 int BPF_PROG(memcg_reclaim_begin)
 {
-	detour_begin(DETOUR_MEMCG, 0);
+	detour_begin(DETOUR_MEMCG, limited_cgroup());
 	return 0;
 }
 

@@ -6,6 +6,11 @@
 #ifndef LACUNA_MEMORY_H
 #define LACUNA_MEMORY_H
 
+/* Ancestors of a memory cgroup that are looked at for the limit that it met. */
+#define MEMORY_DEPTH 16
+/* A charge that meets a limit is of this many pages at most: the largest folio and a batch. */
+#define CHARGE_PAGES 1024
+
 /* Shorter detours are sums, where neither a switch nor another detour is in the way. */
 #define DETOUR_NS 10000
 
@@ -14,6 +19,43 @@ static __always_inline struct thread_state *watched_current(void)
 	struct thread_state *state = thread_known(current_task());
 
 	return state && state->flags & THREAD_WATCHED ? state : NULL;
+}
+
+/* Pages that it may still use. */
+static __always_inline s64 headroom(struct mem_cgroup *group)
+{
+	u64 max = BPF_CORE_READ(group, memory.max), high = BPF_CORE_READ(group, memory.high);
+
+	return (max < high ? max : high) - BPF_CORE_READ(group, memory.usage.counter);
+}
+
+/*
+ * Whose limit is reclaimed for: only 7.2 says it. The charge did not fit into that ancestor and did
+ * into those below it, so it is the one with the least headroom. 0: none is near its limit, as where
+ * somebody from outside asks for reclaim.
+ */
+static __noinline u64 limited_cgroup(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct cgroup_subsys_state *css = NULL;
+	s64 least = CHARGE_PAGES;
+	u64 limited = 0;
+	u32 id;
+
+	if (!bpf_core_type_exists(struct mem_cgroup))
+		return 0;
+	id = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
+	bpf_core_read(&css, sizeof(css), &task->cgroups->subsys[id]);
+	for (u32 i = 0; i < MEMORY_DEPTH && css; i++) {
+		s64 room = headroom((struct mem_cgroup *)css);
+
+		if (room < least) {
+			least = room;
+			limited = BPF_CORE_READ(css, cgroup, kn, id);
+		}
+		css = BPF_CORE_READ(css, parent);
+	}
+	return limited;
 }
 
 /* Where an open detour of a kind is; OPEN_DETOURS: there is none. */

@@ -28,6 +28,15 @@ impl MemoryGroup {
         MemoryGroup { path, v2 }
     }
 
+    pub fn nested(&self, name: &str) -> MemoryGroup {
+        if self.v2 {
+            fs::write(self.path.join("cgroup.subtree_control"), "+memory").unwrap();
+        }
+        let path = self.path.join(name);
+        fs::create_dir(&path).unwrap();
+        MemoryGroup { path, v2: self.v2 }
+    }
+
     /// Bytes that all in it may use together.
     pub fn limit(&self, bytes: u64) {
         let file = if self.v2 {
