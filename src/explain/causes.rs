@@ -42,7 +42,7 @@ fn cause(share: &Share, names: &Names<'_>) -> CauseAnswer {
         culprits: share
             .culprits
             .iter()
-            .map(|culprit| names.culprit(culprit.who, culprit.ns))
+            .map(|culprit| names.culprit(share.cause, culprit.who, culprit.ns))
             .collect(),
         evidence: evidence(share, names),
         chain: share
@@ -111,7 +111,7 @@ fn chained(link: &Link, names: &Names<'_>) -> ChainLink {
         ns: link.ns,
         culprits: link
             .culprit
-            .map(|culprit| names.culprit(culprit.who, culprit.ns))
+            .map(|culprit| names.culprit(link.cause, culprit.who, culprit.ns))
             .into_iter()
             .collect(),
         span: None,

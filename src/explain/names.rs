@@ -13,6 +13,7 @@ use lacuna_host::cgroup::Cgroups;
 use lacuna_host::cgroup::GroupNames;
 use lacuna_host::cgroup::Hierarchy;
 use lacuna_host::root::Root;
+use lacuna_timeline::Cause;
 use lacuna_timeline::Ns;
 use lacuna_timeline::account::Who;
 use lacuna_timeline::event::Endpoints;
@@ -25,42 +26,78 @@ use lacuna_timeline::recorder::Recorder;
 use crate::answer::Culprit;
 use crate::answer::CulpritKind;
 
-/// Paths and limits of the cgroups that have the CPU controller.
+/// Paths and limits of cgroups. Their ids are unique within one hierarchy only, so who asks says which
+/// controller's group it is.
 pub(crate) struct CgroupNames {
     root: Root,
-    known: Option<(Hierarchy, Mutex<GroupNames>)>,
+    cpu: Option<Groups>,
+    memory: Option<Groups>,
+}
+
+/// The groups of the hierarchy that has a controller.
+struct Groups {
+    hierarchy: Hierarchy,
+    names: Mutex<GroupNames>,
 }
 
 impl CgroupNames {
-    /// Finds the hierarchy with the CPU controller; without one, no cgroup has a name.
+    /// Finds the hierarchies with the controllers; where there is none, no cgroup has a name.
     pub(crate) fn discover(root: &Root) -> CgroupNames {
-        let hierarchy = Cgroups::discover(root)
-            .ok()
-            .and_then(|cgroups| cgroups.with("cpu").cloned());
-        let known = hierarchy.map(|hierarchy| {
-            let names = GroupNames::new(root.clone(), hierarchy.clone());
-            (hierarchy, Mutex::new(names))
-        });
+        let cgroups = Cgroups::discover(root).unwrap_or_default();
+        let groups = |controller| {
+            cgroups.with(controller).map(|hierarchy| Groups {
+                hierarchy: hierarchy.clone(),
+                names: Mutex::new(GroupNames::new(root.clone(), hierarchy.clone())),
+            })
+        };
         CgroupNames {
             root: root.clone(),
-            known,
+            cpu: groups("cpu"),
+            memory: groups("memory"),
         }
     }
 
-    /// The path of a cgroup, and its CPU limit in words ("cpu limit 0.50"); empty where not known.
-    fn of(&self, id: u64) -> (String, String) {
-        let Some((hierarchy, names)) = &self.known else {
+    /// The path of a cgroup that a cause blames, and its limit in words ("limit 0.50 CPUs", "limit
+    /// 512 MiB"); empty where not known.
+    fn of(&self, cause: Cause, id: u64) -> (String, String) {
+        let groups = match cause {
+            Cause::MemLimit => &self.memory,
+            _ => &self.cpu,
+        };
+        let Some(Groups { hierarchy, names }) = groups else {
             return (String::new(), String::new());
         };
         let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
         let path = names.path(id).unwrap_or_default().to_owned();
-        let limit = hierarchy
-            .cpu_limit(&self.root, &path)
-            .ok()
-            .filter(|_| !path.is_empty())
-            .and_then(|limit| limit.cpus())
-            .map_or(String::new(), |cpus| format!("limit {cpus:.2} CPUs"));
+        if path.is_empty() {
+            return (path, String::new());
+        }
+        let limit = match cause {
+            Cause::MemLimit => {
+                let limit = hierarchy.memory_limit(&self.root, &path);
+                limit.ok().flatten().map(bytes)
+            }
+            _ => {
+                let limit = hierarchy.cpu_limit(&self.root, &path).ok();
+                let cpus = limit.and_then(|limit| limit.cpus());
+                cpus.map(|cpus| format!("{cpus:.2} CPUs"))
+            }
+        };
+        let limit = limit.map_or(String::new(), |limit| format!("limit {limit}"));
         (path, limit)
+    }
+}
+
+/// An amount of memory as people give it: "512 MiB", "1.5 GiB".
+fn bytes(amount: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let Some((unit, name)) = units.into_iter().find(|(unit, _)| amount >= *unit) else {
+        return format!("{amount} bytes");
+    };
+    let (whole, tenths) = (amount / unit, amount % unit * 10 / unit);
+    match tenths {
+        0 => format!("{whole} {name}"),
+        _ => format!("{whole}.{tenths} {name}"),
     }
 }
 
@@ -92,14 +129,14 @@ impl Names<'_> {
             .unwrap_or_default()
     }
 
-    /// A culprit by its name.
-    pub(crate) fn culprit(&self, who: Who, ns: u64) -> Culprit {
+    /// A cause's culprit by its name.
+    pub(crate) fn culprit(&self, cause: Cause, who: Who, ns: u64) -> Culprit {
         let unnamed = |kind| culprit(kind, String::new(), ns);
         match who {
             Who::Thread(thread) => self.thread_culprit(thread, ns),
             Who::Object(object) => self.object_culprit(object, ns),
             Who::Cgroup(id) => {
-                let (name, detail) = self.cgroups.of(id);
+                let (name, detail) = self.cgroups.of(cause, id);
                 Culprit {
                     detail,
                     ..culprit(CulpritKind::Cgroup, name, ns)
@@ -199,9 +236,18 @@ fn end(address: &[u8; 16], port: u16) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::bytes;
     use super::device;
     use super::end;
     use std::net::Ipv4Addr;
+
+    #[test]
+    fn amounts_of_memory_have_the_unit_that_they_were_given_in() {
+        assert_eq!(bytes(6 << 20), "6 MiB");
+        assert_eq!(bytes(3 << 29), "1.5 GiB");
+        assert_eq!(bytes(4096), "4 KiB");
+        assert_eq!(bytes(0), "0 bytes");
+    }
 
     #[test]
     fn addresses_and_devices_are_shown_as_people_write_them() {

@@ -288,7 +288,9 @@ fn episodes(facts: &Facts<'_>, of_gap: &Account, names: &Names<'_>) -> Vec<Episo
             start_unix_ns: facts.unix(episode.start),
             ns: episode.ns,
             cause: episode.cause,
-            culprit: episode.culprit.map(|who| names.culprit(who, 0)),
+            culprit: episode
+                .culprit
+                .map(|who| names.culprit(episode.cause, who, 0)),
             reason: episode
                 .reason
                 .filter(|_| episode.cause == Cause::Unknown)

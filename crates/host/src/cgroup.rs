@@ -169,6 +169,24 @@ impl Hierarchy {
         limit.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a CPU limit"))
     }
 
+    /// What a group itself may use at most, bytes: the lower of `memory.high` and `memory.max`, or the
+    /// one limit of v1. `None`: it is not limited (an ancestor may be).
+    ///
+    /// # Errors
+    /// The group is gone, or the hierarchy has no memory controller.
+    pub fn memory_limit(&self, root: &Root, path: &str) -> io::Result<Option<u64>> {
+        let files: &[&str] = match self.version {
+            Version::V2 => &["memory.high", "memory.max"],
+            Version::V1 => &["memory.limit_in_bytes"],
+        };
+        let directory = self.directory(root, path);
+        let limits: io::Result<Vec<Option<u64>>> = files
+            .iter()
+            .map(|file| Ok(memory_limit_in(&read(&directory, file)?)))
+            .collect();
+        Ok(limits?.into_iter().flatten().min())
+    }
+
     /// The throttling counters of a group.
     ///
     /// # Errors
@@ -179,6 +197,11 @@ impl Hierarchy {
             "cpu.stat",
         )?))
     }
+}
+
+/// A number of bytes; `max`, and of v1 what no machine has, is no limit.
+fn memory_limit_in(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|&bytes| bytes < 1 << 62)
 }
 
 fn read(directory: &Path, file: &str) -> io::Result<String> {

@@ -267,3 +267,30 @@ fn no_text_makes_the_parsers_fail() {
     let known = mutations(stat).filter(|text| CpuStat::parse(text) != CpuStat::default());
     assert!(known.count() > 100, "some are still good");
 }
+
+#[test]
+fn the_lower_memory_limit_counts() {
+    let (base, root) = host("1 0 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+    for (high, max, limit) in [
+        ("max", "max", None),
+        ("4096", "max", Some(4096)),
+        ("max", "8192", Some(8192)),
+        ("4096", "8192", Some(4096)),
+        ("16384", "8192", Some(8192)),
+    ] {
+        write(base.path(), "sys/fs/cgroup/web/memory.high", high);
+        write(base.path(), "sys/fs/cgroup/web/memory.max", max);
+        let cgroups = Cgroups::discover(&root).unwrap();
+        let told = cgroups.unified().unwrap().memory_limit(&root, "/web");
+        assert_eq!(told.unwrap(), limit, "{high} {max}");
+    }
+    let (base, root) = host("1 0 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n");
+    for (text, limit) in [("9223372036854771712\n", None), ("8192\n", Some(8192))] {
+        let file = "sys/fs/cgroup/memory/web/memory.limit_in_bytes";
+        write(base.path(), file, text);
+        let cgroups = Cgroups::discover(&root).unwrap();
+        let memory = cgroups.with("memory").unwrap();
+        assert_eq!(memory.memory_limit(&root, "/web").unwrap(), limit);
+        assert!(memory.memory_limit(&root, "/gone").is_err());
+    }
+}

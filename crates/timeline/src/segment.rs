@@ -29,11 +29,13 @@ pub(crate) enum Seen<'r> {
     /// It is not known.
     Unknown { reason: Reason, place: Place },
     /// On the CPU, in no known detour. `before` and `total`: how much of this stretch on the CPU
-    /// lies before the segment, and how much there is; short detours are spread over it.
+    /// lies before the segment, and how much there is; short detours are spread over it. `whole`: all
+    /// of it is in the window and known, so what is spread adds up to what was measured.
     Cpu {
         short: &'r ShortDetours,
         before: Ns,
         total: Ns,
+        whole: bool,
     },
     /// On the CPU, in a detour.
     Detour { piece: &'r Piece },

@@ -200,15 +200,13 @@ impl<S: Sink> Walker<'_, '_, S> {
             let place = Place::OnCpu;
             self.emit(full, Seen::Unknown { reason, place });
         } else if self.thread.detours.is_clear() {
-            let before = 0;
-            self.emit(
-                full,
-                Seen::Cpu {
-                    short,
-                    before,
-                    total,
-                },
-            );
+            let seen = Seen::Cpu {
+                short,
+                before: 0,
+                total,
+                whole: self.holds(&full),
+            };
+            self.emit(full, seen);
         } else {
             self.running_with_detours(full, short);
         }
@@ -231,17 +229,23 @@ impl<S: Sink> Walker<'_, '_, S> {
         }
     }
 
+    /// The window holds all of a stretch that is still to be walked, and no doubt cuts it.
+    fn holds(&self, full: &Range<Ns>) -> bool {
+        let inside = self.at <= full.start && full.end <= self.window.end;
+        inside && self.recorder.doubts().cut_nothing()
+    }
+
     /// Running time cut by known detours, and by what is known to be missing of them.
     fn running_with_detours(&mut self, full: Range<Ns>, short: &ShortDetours) {
         let thread = self.thread;
         let detours = &thread.detours;
         let mut total = 0;
+        let mut whole = self.holds(&full);
         detours.walk(full.clone(), |part, what| {
-            total += if what.is_err() {
-                part.end - part.start
-            } else {
-                0
-            };
+            if what.is_err() {
+                total += part.end - part.start;
+                whole &= what == Err(Plain::Proved);
+            }
         });
         let mut before = 0;
         detours.walk(full, |part, what| {
@@ -254,6 +258,7 @@ impl<S: Sink> Walker<'_, '_, S> {
                     short,
                     before,
                     total,
+                    whole,
                 },
                 Err(Plain::Lost) => unknown(Reason::Lost),
                 Err(Plain::Open) => unknown(Reason::DetourOpen),

@@ -5,6 +5,8 @@
 //! is right by construction, and [`Account::check`] proves it again. What a window cuts is never
 //! spread: only what must lie inside it, however it was placed, is claimed there (see [`least`]).
 
+use std::ops::Range;
+
 use super::Account;
 use super::Counts;
 use super::Culprit;
@@ -94,7 +96,8 @@ impl Sink for Tally {
                 short,
                 before,
                 total,
-            } => self.cpu(segment, short, before, total),
+                whole,
+            } => self.cpu(segment, short, before..total, whole),
             Seen::Detour { piece } => {
                 let cause = detour_cause(piece.kind);
                 let culprit = reclaimed_cgroup(piece.kind, piece.detail);
@@ -243,11 +246,13 @@ impl Tally {
         slot.reasons.add(reason, ns);
     }
 
-    /// On the CPU: short detours have no position, so a clipped stretch has its even share of them,
-    /// as an estimate; a whole one has them exactly.
-    fn cpu(&mut self, segment: &Segment<'_>, short: &ShortDetours, before: Ns, total: Ns) {
+    /// On the CPU: short detours have no position, so a part of a stretch has its even share of them,
+    /// as an estimate; the parts of a whole one together have them exactly. `place`: how much of the
+    /// stretch lies before, up to how much there is.
+    fn cpu(&mut self, segment: &Segment<'_>, short: &ShortDetours, place: Range<Ns>, whole: bool) {
         let ns = segment.range.end - segment.range.start;
-        let from = before + (segment.range.start - segment.full.start);
+        let total = place.end;
+        let from = place.start + (segment.range.start - segment.full.start);
         let mut room = total;
         let mut left = ns;
         for (kind, sum) in [
@@ -264,7 +269,7 @@ impl Tally {
             let cause = detour_cause(kind);
             left -= part;
             self.add(cause, State::Running, part);
-            if ns < total && part > 0 {
+            if !whole && part > 0 {
                 self.slot(cause).estimated_ns += part;
             }
         }
