@@ -27,6 +27,8 @@ mod http;
 mod leave;
 #[path = "failures/losses.rs"]
 mod losses;
+#[path = "failures/memory.rs"]
+mod memory;
 #[path = "failures/otlp.rs"]
 mod otlp;
 #[path = "failures/processes.rs"]
