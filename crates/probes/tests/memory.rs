@@ -15,9 +15,11 @@ use common::now;
 use common::until;
 use lacuna_timeline::Cause;
 use lacuna_timeline::Recorder;
+use lacuna_timeline::event::Call;
 use lacuna_timeline::event::Cycle;
 use lacuna_timeline::event::Detour;
 use lacuna_timeline::event::DetourKind;
+use lacuna_timeline::event::Entry;
 use lacuna_timeline::event::Event;
 use lacuna_timeline::event::Ns;
 use lacuna_timeline::event::OffState;
@@ -31,6 +33,7 @@ const LIMIT: usize = 6 * MIB;
 const FILE: usize = 32 * MIB;
 /// How often a thread is watched anew in the midst of a detour.
 const CHANGES: u64 = 8;
+const SYS_READ: u32 = 0;
 /// Frames that a record's stack can hold; a full one may have lost its outer callers.
 const FRAMES_MAX: usize = 16;
 /// Every reclaim for a cgroup's limit goes through it.
@@ -298,8 +301,13 @@ fn root_a_detour_that_ended_unwatched_is_not_open_for_ever() {
     });
     child.step();
     child.numbers::<u64>();
+    until("it to wait for the last step", || {
+        kernel::blocked_in(pid, pid) == Some(SYS_READ)
+    });
     child.finish();
     session.drain_past(now());
-    let last = session.cycles(session.id(pid), 0, Ns::MAX);
-    assert_eq!(last.last().unwrap().off.detours, [], "{last:?}");
+    let cycles = session.cycles(session.id(pid), from, Ns::MAX);
+    let of_read = |cycle: &&&Cycle| cycle.off.wait.entry == Entry::Call(Call::Read);
+    let last = cycles.iter().rfind(of_read).expect("it waited for that");
+    assert_eq!(last.off.detours, [], "{last:?}");
 }
