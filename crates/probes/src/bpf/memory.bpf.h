@@ -36,7 +36,7 @@ static __always_inline s64 headroom(struct mem_cgroup *group)
  */
 static __noinline u64 limited_cgroup(void)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct css_set *set = BPF_CORE_READ(current_task(), cgroups);
 	struct cgroup_subsys_state *css = NULL;
 	s64 least = CHARGE_PAGES;
 	u64 limited = 0;
@@ -45,7 +45,7 @@ static __noinline u64 limited_cgroup(void)
 	if (!bpf_core_type_exists(struct mem_cgroup))
 		return 0;
 	id = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
-	bpf_core_read(&css, sizeof(css), &task->cgroups->subsys[id]);
+	bpf_core_read(&css, sizeof(css), &set->subsys[id]);
 	for (u32 i = 0; i < MEMORY_DEPTH && css; i++) {
 		s64 room = headroom((struct mem_cgroup *)css);
 

@@ -55,11 +55,12 @@ static int write_all(int file, off_t bytes)
 static int write_on(int file, off_t bytes)
 {
 	struct pollfd input = {.events = POLLIN};
+	char line[16];
 	int failed = 0;
 
 	while (!failed && !poll(&input, 1, 0))
 		failed = lseek(file, 0, SEEK_SET) || write_all(file, bytes);
-	return failed;
+	return failed || !fgets(line, sizeof(line), stdin);
 }
 
 /* Looks at each page of the file through a mapping: each is a page fault. */
