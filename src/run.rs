@@ -158,6 +158,8 @@ struct Past {
     until: Ns,
     /// Its latest switch-in that has been recorded.
     last_in: Ns,
+    /// Of the first thread: the switch-in that ended its wait to be let go.
+    let_go: Option<Ns>,
 }
 
 impl Ledger {
@@ -180,11 +182,20 @@ impl Ledger {
         }
         let past = self.threads.entry(thread).or_default();
         past.last_in = past.last_in.max(last_in);
+        if let Event::Cycle(cycle) = event
+            && (cycle.off.at..cycle.end).contains(&self.began)
+        {
+            past.let_go.get_or_insert(cycle.end);
+        }
     }
 
     /// When a thread's time begins: when it is first made runnable; the first thread's, when it
     /// first comes on a CPU after the command was let go.
     fn began(&self, thread: ThreadId) -> Ns {
+        let past = self.threads.get(&thread);
+        if let Some(let_go) = past.and_then(|past| past.let_go) {
+            return let_go;
+        }
         let Some(info) = self.names.get(&thread) else {
             return self.began;
         };

@@ -95,3 +95,41 @@ for thread in threads: thread.join()
     let tids: BTreeSet<u64> = sleepers.iter().map(|thread| ns(&thread["tid"])).collect();
     assert_eq!(tids.len(), 200);
 }
+
+#[test]
+fn root_faults_are_those_that_the_kernel_counts() {
+    let script = "
+import os
+pid = os.posix_spawn('/bin/true', ['true'], {})
+usage = os.wait4(pid, 0)[2]
+print('child', pid, usage.ru_minflt, usage.ru_majflt)
+";
+    let ran = run(&[], &["python3", "-c", script]);
+    let line = ran
+        .said
+        .lines()
+        .find_map(|line| line.strip_prefix("child "));
+    let words = line.expect("it says").split(' ').map(str::parse);
+    let own: Vec<u64> = words.map(|word| word.expect("a number")).collect();
+    let is_child = |thread: &&serde_json::Value| ns(&thread["tid"]) == own[0];
+    let child = ran
+        .report
+        .threads()
+        .iter()
+        .find(is_child)
+        .expect("the child");
+    let faults = &child["faults"];
+    assert_eq!(
+        (ns(&faults["minor"]), ns(&faults["major"])),
+        (own[1], own[2])
+    );
+}
+
+#[test]
+fn root_a_command_begins_after_it_was_let_go() {
+    // It never waits, so nothing but the way in could.
+    let ran = run(&[], &["true"]);
+    let causes = ran.report.0["total"]["causes"].as_array().expect("causes");
+    let waits = |cause: &&serde_json::Value| cause["cause"].as_str() == Some("wait.pipe");
+    assert!(causes.iter().find(waits).is_none(), "{:#}", ran.report.0);
+}

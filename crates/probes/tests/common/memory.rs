@@ -9,7 +9,11 @@ use std::io::Write;
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
 
+/// Size of a disk in memory; what is written takes room.
+const DISK_BYTES: u64 = 256 << 20;
 const V1: &str = "/sys/fs/cgroup/memory";
 const V2: &str = "/sys/fs/cgroup";
 
@@ -93,6 +97,32 @@ impl Drop for MemoryGroup {
     }
 }
 
+/// Where files lie on a disk, so that their pages can be let go. A guest of the kernel matrix has
+/// none: there it is one in memory, which ends with the guest.
+fn folder() -> PathBuf {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    let make = || {
+        let ours = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let arguments = fs::read_to_string("/proc/cmdline").unwrap();
+        if !arguments.contains(" lacuna.dir=") {
+            return ours.to_owned();
+        }
+        let (image, disk) = (ours.join("disk.img"), ours.join("disk"));
+        File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
+        fs::create_dir(&disk).unwrap();
+        run("modprobe", &["loop".as_ref()]);
+        run("mkfs.ext4", &["-q".as_ref(), image.as_path()]);
+        run("mount", &["-o".as_ref(), "loop".as_ref(), &image, &disk]);
+        disk
+    };
+    MADE.get_or_init(make).clone()
+}
+
+fn run(program: &str, arguments: &[&Path]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}: {status}");
+}
+
 /// A file on a disk, of which no page is in memory; removed when dropped.
 pub struct ColdFile {
     pub path: PathBuf,
@@ -101,7 +131,7 @@ pub struct ColdFile {
 impl ColdFile {
     pub fn new(name: &str, bytes: usize) -> ColdFile {
         let unique = format!("{name}-{}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique);
+        let path = folder().join(unique);
         let mut file = File::create(&path).unwrap();
         let piece = vec![b'x'; 1 << 20];
         for _ in 0..bytes >> 20 {
