@@ -366,7 +366,7 @@ fn lose(rng: &mut Rng, own: &mut [Sent], one_in: u64) {
         sent.lost = counted && dropping;
     }
     let counted = |sent: &&mut Sent| !matches!(sent.event, Event::Snapshot(_) | Event::Thread(_));
-    if rng.one_in(3)
+    if rng.one_in(one_in / 5)
         && let Some(last) = own.iter_mut().rev().find(counted)
     {
         last.lost = true;

@@ -61,7 +61,7 @@ const RECORDED: [&str; 13] = [
 const FAULTS: Faults = Faults {
     lose_one_in: 400,
     merge: true,
-    skip_wakings: true,
+    skip_wakings: false,
     skip_switches: false,
     reorder: true,
 };
