@@ -17,7 +17,7 @@ const SPANS: usize = 10_000;
 
 #[test]
 fn many_simulated_programs_are_joined_right_or_not_at_all() {
-    let mut all = Tally::default();
+    let (mut all, mut seldom) = (Tally::default(), Tally::default());
     let mut failures = Vec::new();
     println!("{}", Tally::HEAD);
     for case in cases::all() {
@@ -27,8 +27,12 @@ fn many_simulated_programs_are_joined_right_or_not_at_all() {
         }
         println!("{}", sum.row(case.name));
         failures.extend(case.problem_at_length(&sum));
+        if case.seldom {
+            seldom.add(&sum);
+        }
         all.add(&sum);
     }
+    println!("{}", seldom.row("of these, those that move seldom"));
     println!("{}", all.row("all"));
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(

@@ -28,6 +28,8 @@ pub(crate) struct Case {
     lost_one_in: u64,
     least: f64,
     most: f64,
+    /// Its spans move so seldom that one is joined wrong, about once in the life of such a kind.
+    pub(crate) seldom: bool,
     /// Which share of the spans must have come after its collector was found out.
     disproved: f64,
 }
@@ -42,6 +44,7 @@ fn case(name: &'static str, cpus: usize, service: &Service) -> Case {
         lost_one_in: 0,
         least: 0.0,
         most: 1.0,
+        seldom: false,
         disproved: 0.0,
     }
 }
@@ -69,6 +72,11 @@ impl Case {
 
     fn at_least(mut self, share: f64) -> Case {
         self.least = share;
+        self
+    }
+
+    fn seldom(mut self) -> Case {
+        self.seldom = true;
         self
     }
 
@@ -304,7 +312,9 @@ fn loops() -> Vec<Case> {
         case("same, 1 in 10 moves", 4, &tokio)
             .with(|s| s.shape = tasks(4, 10))
             .refused(),
-        case("same, 1 in 300 moves", 4, &tokio).with(|s| s.shape = tasks(4, 300)),
+        case("same, 1 in 300 moves", 4, &tokio)
+            .with(|s| s.shape = tasks(4, 300))
+            .seldom(),
         case("same, CPUs full", 2, &tokio).with(saturate).refused(),
         case("same, helper 72 %", 4, &tokio)
             .with(|s| s.helper = HELPER)
@@ -334,10 +344,15 @@ fn elsewhere() -> Vec<Case> {
         case("ends elsewhere, 1 in 10", 2, &full)
             .with(one_in(10))
             .refused(),
-        case("ends elsewhere, 1 in 500", 2, &full).with(one_in(500)),
-        case("ends elsewhere, 1 in 3000", 2, &full).with(one_in(3_000)),
+        case("ends elsewhere, 1 in 500", 2, &full)
+            .with(one_in(500))
+            .seldom(),
+        case("ends elsewhere, 1 in 3000", 2, &full)
+            .with(one_in(3_000))
+            .seldom(),
         case("ends elsewhere after a while", 2, &full)
-            .with(|s| s.elsewhere = Elsewhere::From(2_500)),
+            .with(|s| s.elsewhere = Elsewhere::From(2_500))
+            .seldom(),
         case("one kind of three ends elsewhere", 2, &full)
             .with(|s| (s.kinds, s.elsewhere) = (3, Elsewhere::LastKind)),
     ]
@@ -358,7 +373,9 @@ fn clocks_and_losses() -> Vec<Case> {
             .refused(),
         case("pool 8, biased 20 us", 2, &full).clock(|c| c.bias = 20_000),
         case("pool 8, drifts by 50 ppm", 2, &full).clock(|c| c.drift = 50_000),
-        case("pool 8, drifts by 0.1 ppm", 2, &full).clock(|c| c.drift = 100),
+        case("pool 8, drifts by 0.1 ppm", 2, &full)
+            .clock(|c| c.drift = 100)
+            .seldom(),
         case("pool 8, anchored within 1 ms", 2, &full)
             .clock(|c| c.anchor = 1_000_000)
             .refused(),
@@ -384,7 +401,8 @@ fn clocks_and_losses() -> Vec<Case> {
         case("pool 8, 20 % of the records lost", 2, &full).lost(5),
         case("same, ends elsewhere, 1 in 500", 2, &full)
             .with(|s| s.elsewhere = Elsewhere::OneIn(500))
-            .lost(50),
+            .lost(50)
+            .seldom(),
         case("tasks on 4 workers, 20 % lost", 4, &full)
             .with(|s| s.shape = tasks(4, 1))
             .lost(5)

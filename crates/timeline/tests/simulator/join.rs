@@ -122,7 +122,7 @@ fn simulated_programs_are_joined_right_or_not_at_all() {
 
 /// Runs programs through the recorder with these faults; `problem` says what a case must do.
 fn through_the_recorder(faults: Faults, problem: impl Fn(&Case, &Tally) -> Option<String>) {
-    let mut all = Tally::default();
+    let (mut all, mut seldom) = (Tally::default(), Tally::default());
     let mut failures = Vec::new();
     println!("{}", Tally::HEAD);
     let seeds = number("LACUNA_SEEDS");
@@ -141,9 +141,13 @@ fn through_the_recorder(faults: Faults, problem: impl Fn(&Case, &Tally) -> Optio
         }
         println!("{}", sum.row(case.name));
         failures.extend(problem(&case, &sum));
-        all.add(&sum);
+        match case.seldom {
+            true => seldom.add(&sum),
+            false => all.add(&sum),
+        }
     }
-    println!("{}", all.row("all"));
+    println!("{}", seldom.row("all that move seldom"));
+    println!("{}", all.row("all others"));
     let (joined, wrong) = (all.joined, all.wrong);
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(joined > 2_000, "too few joins to say anything");
