@@ -275,8 +275,8 @@ pub(crate) struct Ran {
 
 /// Presence as far as a run has come.
 pub(crate) trait Feed {
-    /// With everything that was to arrive until then.
-    fn until(&mut self, at: Ns) -> &dyn Presence;
+    /// Asks of everything that was to arrive until then.
+    fn until(&mut self, at: Ns, ask: &mut dyn FnMut(&dyn Presence));
 }
 
 /// Sends the spans of a run to a joiner as a batch exporter does: each second's when it is over.
@@ -290,17 +290,18 @@ pub(crate) fn judge(mut ran: Ran, clock: Clock, seed: u64) -> Tally {
     for batch in sent.chunk_by(|a, b| a.end / SECOND == b.end / SECOND) {
         let over = batch.last().map_or(0, |last| last.end / SECOND + 1) * SECOND;
         let over = over.min(ran.end);
-        let presence = ran.feed.until(over);
-        let facts = batch.iter().map(Sent::facts);
-        let at_once: Vec<Joined> = facts.map(|span| joiner.observe(&span, presence)).collect();
-        for (span, at_once) in batch.iter().zip(at_once) {
-            let later = joiner.join(&span.facts(), presence);
-            tally.note(span, [at_once, later]);
-            for process in [PROCESS, COLLECTOR] {
-                readers.observe(source(process), &span.facts(), presence);
+        ran.feed.until(over, &mut |presence| {
+            let facts = batch.iter().map(Sent::facts);
+            let at_once: Vec<Joined> = facts.map(|span| joiner.observe(&span, presence)).collect();
+            for (span, at_once) in batch.iter().zip(at_once) {
+                let later = joiner.join(&span.facts(), presence);
+                tally.note(span, [at_once, later]);
+                for process in [PROCESS, COLLECTOR] {
+                    readers.observe(source(process), &span.facts(), presence);
+                }
             }
-        }
-        readers.judge(over, presence);
+            readers.judge(over, presence);
+        });
         let [own, collector] = [PROCESS, COLLECTOR].map(|of| readers.reading(source(of)));
         let spans = batch.len() as u64;
         tally.denied += spans * u64::from(own == Reading::Contradicted);

@@ -168,7 +168,7 @@ impl Presence for Record {
 }
 
 impl Feed for Record {
-    fn until(&mut self, _: Ns) -> &dyn Presence {
-        self
+    fn until(&mut self, _: Ns, ask: &mut dyn FnMut(&dyn Presence)) {
+        ask(self);
     }
 }

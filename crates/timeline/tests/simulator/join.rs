@@ -74,7 +74,7 @@ struct Arriving {
 
 impl Feed for Arriving {
     /// The horizon passes `at` when every record that was sent before has come.
-    fn until(&mut self, at: Ns) -> &dyn Presence {
+    fn until(&mut self, at: Ns, ask: &mut dyn FnMut(&dyn Presence)) {
         let arrived = self
             .events
             .partition_point(|next| next.0 <= at + REORDER_NS);
@@ -82,7 +82,7 @@ impl Feed for Arriving {
             self.recorder.push(event);
         }
         self.recorder.confirm(at);
-        &self.recorder
+        ask(&self.recorder.whereabouts());
     }
 }
 
