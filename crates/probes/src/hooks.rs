@@ -2,16 +2,20 @@
 //! Tries each hook for real, for `lacuna doctor`: what a kernel promises in its BTF is not always
 //! what it lets one load.
 
+use crate::config::Config;
 use crate::config::HookReport;
 use crate::error::Error;
 use crate::features::Features;
 use crate::load::Opened;
+use crate::load::prepare;
+use crate::load::refused;
 use crate::log;
 use libbpf_rs::skel::OpenSkel;
 use libbpf_rs::skel::Skel;
 
-/// Loads and attaches each program by itself and detaches it again. Hooks that the kernel has in
-/// another shape only are left out; those that it has not at all are reported as missing.
+/// Loads and attaches each program and detaches it again: all together, because reading the kernel's
+/// types is what takes long, and by itself where that does not tell. Hooks that the kernel has in another
+/// shape only are left out; those that it has not at all are reported as missing.
 pub fn try_each_hook() -> Vec<HookReport> {
     let read = || {
         let features = Features::read()?;
@@ -28,10 +32,14 @@ pub fn try_each_hook() -> Vec<HookReport> {
             }];
         }
     };
+    let together = try_together().unwrap_or_default();
     programs
         .into_iter()
         .map(|(program, hook)| {
-            let outcome = try_one(&program, &features);
+            let outcome = match together.contains(&program) {
+                true => Ok(()),
+                false => try_one(&program, &features),
+            };
             HookReport {
                 hook,
                 program,
@@ -56,6 +64,21 @@ fn programs(features: &Features) -> Result<Vec<(String, String)>, Error> {
             _ => true,
         })
         .collect())
+}
+
+/// Names of the programs that load in one object, as they do for real, and then attach.
+fn try_together() -> Result<Vec<String>, Error> {
+    log::start();
+    let Opened { skel, storage } = prepare(&Config::default())?;
+    let mut skel = skel.load().map_err(refused("loading the BPF programs"))?;
+    let programs = skel.object_mut().progs_mut();
+    let attached = programs
+        .filter(|program| program.autoload() && program.attach().is_ok())
+        .map(|program| program.name().to_string_lossy().into_owned())
+        .collect();
+    drop(skel);
+    drop(storage);
+    Ok(attached)
 }
 
 fn try_one(wanted: &str, features: &Features) -> Result<(), String> {
