@@ -18,9 +18,9 @@ const HEAD: &str = "\
 Written by `make matrix` from `vm/kernels.toml` and from what its last run has shown; not by hand. A run that shows something else fails.
 
 - **proved**: a test inside that kernel holds the cause against the kernel's own counters, or against the program that made the wait.
-- **yes**: every hook that it comes from loads and attaches there, and no test in that kernel is about this cause by itself.
+- **yes**: every hook that it comes from loads and attaches there, and no test that is about this cause by itself has passed in that kernel.
 - **no**: cannot be told there; below is why. Such time is another cause or `unknown`, never a guess.
-- **?**: the matrix has not been through that kernel without a failure yet.
+- **?**: the matrix has not been through that kernel yet.
 
 ";
 
@@ -82,7 +82,7 @@ fn about(text: &mut String, kernel: &Kernel) {
     if !kernel.cannot.is_empty() {
         let _ = writeln!(
             text,
-            "\n| it has no | it came with | upstream commit | causes lost | what is done instead |\n\
+            "\n| it cannot | it came with | upstream commit | causes lost | what is done instead |\n\
              |---|---|---|---|---|"
         );
     }
@@ -160,7 +160,7 @@ except = [{ stage = "doctor", why = "too old to be asked" }]
         );
         assert!(text.contains("- `doctor`: too old to be asked"));
         assert!(
-            !text.contains("`unknown` |"),
+            !text.contains("| `unknown` |"),
             "a row of its own says nothing"
         );
     }

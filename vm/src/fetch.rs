@@ -71,7 +71,11 @@ struct WrongChecksum(String);
 
 impl std::fmt::Display for WrongChecksum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} does not have the checksum of the list", self.0)
+        write!(
+            f,
+            "{} does not have the checksum of the list: remove it, or mend the list",
+            self.0
+        )
     }
 }
 

@@ -27,6 +27,9 @@ const INIT: &str = include_str!("../init");
 /// What the first RAM disk must load to reach the host's files.
 const MODULES: [&str; 4] = ["virtio_pci", "virtio_console", "virtiofs", "overlay"];
 
+/// The file that names the packages that an unpacked kernel is made of.
+const MADE_OF: &str = "packages";
+
 /// A kernel, ready to boot.
 #[derive(Debug)]
 pub(crate) struct Image {
@@ -41,9 +44,15 @@ pub(crate) struct Image {
 pub(crate) fn make(fetched: &Fetched, cache: &Path) -> Result<Image> {
     let release = &fetched.release;
     let place = cache.join(release);
-    if !place.exists() {
+    let made_of: String = fetched
+        .files
+        .iter()
+        .map(|file| format!("{}\n", file.display()))
+        .collect();
+    if fs::read_to_string(place.join(MADE_OF)).unwrap_or_default() != made_of {
         let fresh = tempfile::tempdir_in(cache)?;
         unpack(fetched, fresh.path()).with_context(|| format!("unpacking {release}"))?;
+        fs::write(fresh.path().join(MADE_OF), &made_of)?;
         settle(fresh, &place)?;
     }
     let ramdisk = place.join("ramdisk");
@@ -64,16 +73,12 @@ pub(crate) fn make(fetched: &Fetched, cache: &Path) -> Result<Image> {
     })
 }
 
-/// Moves a finished folder to its place; another run may have been faster, which is as good.
+/// Moves a finished folder to its place, where one that was made of other packages may be.
 fn settle(fresh: tempfile::TempDir, place: &Path) -> Result<()> {
-    let fresh = fresh.keep();
-    if let Err(error) = fs::rename(&fresh, place) {
-        fs::remove_dir_all(&fresh)?;
-        if !place.exists() {
-            return Err(error).with_context(|| place.display().to_string());
-        }
+    if place.exists() {
+        fs::remove_dir_all(place).with_context(|| place.display().to_string())?;
     }
-    Ok(())
+    fs::rename(fresh.path(), place).with_context(|| place.display().to_string())
 }
 
 fn unpack(fetched: &Fetched, folder: &Path) -> Result<()> {

@@ -40,13 +40,6 @@ pub(crate) struct Failure {
     pub(crate) is_assertion: bool,
 }
 
-/// What the programs of a kernel cost the verifier.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Verified {
-    pub(crate) unit: String,
-    pub(crate) programs: BTreeMap<String, u64>,
-}
-
 /// What became of one stage, or of one boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
@@ -57,7 +50,8 @@ pub(crate) struct Verdict {
     pub(crate) excepted: Vec<String>,
     /// Excepted tests that passed: the exception can go.
     pub(crate) surprises: Vec<String>,
-    pub(crate) verified: Option<Verified>,
+    /// Instructions that the verifier walked through, by program.
+    pub(crate) verified: Option<BTreeMap<String, u64>>,
     /// Causes that `doctor` says cannot be told.
     pub(crate) costs: Option<BTreeSet<String>>,
 }
@@ -73,10 +67,20 @@ impl Verdict {
 
     /// Whether all of a stage (`stage`), or one test of it (`stage/test`), passed.
     pub(crate) fn proves(&self, proof: &str) -> bool {
-        let within = |name: &str| name.split('/').next() == Some(proof) || name == proof;
+        self.passed.iter().any(|name| is_within(name, proof)) && !self.refutes(proof)
+    }
+
+    /// Whether something of it failed, excepted or not.
+    fn refutes(&self, proof: &str) -> bool {
         let failed = self.failed.iter().map(|failure| &failure.what);
-        self.passed.iter().any(|name| within(name))
-            && !failed.chain(&self.excepted).any(|name| within(name))
+        failed
+            .chain(&self.excepted)
+            .any(|name| is_within(name, proof))
+    }
+
+    /// Whether nothing is known of it: no such test has run.
+    pub(crate) fn knows_nothing_of(&self, proof: &str) -> bool {
+        !self.proves(proof) && !self.refutes(proof)
     }
 
     /// Adds what another stage or boot has shown.
@@ -88,6 +92,11 @@ impl Verdict {
         self.verified = other.verified.or(self.verified.take());
         self.costs = other.costs.or(self.costs.take());
     }
+}
+
+/// Whether a name is that of a test (`stage/test`), or of a test of that stage.
+fn is_within(name: &str, proof: &str) -> bool {
+    name == proof || name.split('/').next() == Some(proof)
 }
 
 /// Judges each stage of a boot, and the boot itself.
@@ -245,17 +254,12 @@ fn verifier(stage: &str, part: &Part, said: &str, verdict: &mut Verdict) {
     if part.status != Some(0) {
         return verdict.fail(stage, format!("the programs do not load: {said}"), true);
     }
-    let mut verified = Verified::default();
-    for line in part.text.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        if let [name, count, unit] = words[..]
-            && let Ok(count) = count.parse()
-        {
-            verified.programs.insert(name.to_owned(), count);
-            unit.clone_into(&mut verified.unit);
-        }
-    }
-    if verified.programs.is_empty() {
+    let counts = part.text.lines().filter_map(|line| {
+        let (name, count) = line.split_once(' ')?;
+        Some((name.to_owned(), count.parse().ok()?))
+    });
+    let verified: BTreeMap<String, u64> = counts.collect();
+    if verified.is_empty() {
         return verdict.fail(stage, "no program was named", true);
     }
     verdict.passed.push(stage.to_owned());

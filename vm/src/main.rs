@@ -52,6 +52,13 @@ struct Args {
 enum What {
     /// Runs what the list says.
     Matrix(MatrixArgs),
+    /// Gets kernels and makes them ready, and boots nothing: for a machine that will lose its network.
+    Fetch {
+        /// Names of kernels, or `newest`; all by default.
+        kernels: Vec<String>,
+    },
+    /// Writes docs/kernels.md anew, from the list and what the last runs have shown.
+    Document,
     /// Runs one command in a guest that sees this machine's files; its exit status is the command's.
     Run {
         /// Name of the kernel, or `newest`.
@@ -91,6 +98,8 @@ struct MatrixArgs {
 fn main() -> ExitCode {
     match Args::parse().what {
         What::Matrix(args) => matrix::run(&args, &root()),
+        What::Document => matrix::document(&root()),
+        What::Fetch { kernels } => matrix::fetch(&kernels, &root()),
         What::Run {
             kernel,
             boot,
@@ -120,7 +129,7 @@ fn cache(root: &Path) -> Result<PathBuf> {
 
 fn run(kernel: &str, boot: &str, limit: Duration, command: Vec<String>) -> Result<ExitCode> {
     let root = root();
-    let list = List::read(&root.join("vm/kernels.toml"))?;
+    let list = List::read(&root.join(matrix::LIST))?;
     let image = matrix::image(list.kernel(kernel)?, &cache(&root)?)?;
     let job = Job {
         stage: "command".to_owned(),

@@ -33,6 +33,8 @@ use crate::targets::Targets;
 
 /// How often a boot is started whose guest died before anything was seen to be wrong.
 const STARTS_MAX: u32 = 2;
+/// What the matrix is made of.
+pub(crate) const LIST: &str = "vm/kernels.toml";
 /// What is kept between runs.
 const RECORDED: &str = "vm/recorded.json";
 /// What is made of it for people.
@@ -48,6 +50,24 @@ pub(crate) fn image(kernel: &Kernel, cache: &Path) -> Result<Image> {
         );
     }
     image::make(&fetched, cache)
+}
+
+/// Makes kernels ready, and says where they are.
+pub(crate) fn fetch(names: &[String], root: &Path) -> Result<ExitCode> {
+    let list = List::read(&root.join(LIST))?;
+    for kernel in chosen(&list, names)? {
+        let image = image(kernel, &cache(root)?)?;
+        println!("{}: {}", kernel.name, image.kernel.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the document, for a change of the list that no run has to prove.
+pub(crate) fn document(root: &Path) -> Result<ExitCode> {
+    let list = List::read(&root.join(LIST))?;
+    let records = record::read(&root.join(RECORDED))?;
+    fs::write(root.join(DOCUMENT), document::text(&list, &records))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A run of the matrix.
@@ -66,7 +86,7 @@ struct Matrix<'a> {
 
 /// Runs what was asked for; the last line is for `scripts/test` to count.
 pub(crate) fn run(args: &MatrixArgs, root: &Path) -> Result<ExitCode> {
-    let list = List::read(&root.join("vm/kernels.toml"))?;
+    let list = List::read(&root.join(LIST))?;
     for boot in &args.boots {
         list.boot(boot)?;
     }
@@ -135,6 +155,9 @@ impl Matrix<'_> {
                 verdict.add(start(kernel, &image, boot, &plan)?);
             }
         }
+        if self.is_whole() {
+            self.check_proofs(kernel, &verdict);
+        }
         let name = &kernel.name;
         self.passed += verdict.passed.len();
         let failures = verdict.failed.iter();
@@ -144,12 +167,34 @@ impl Matrix<'_> {
         Ok(())
     }
 
+    /// Whether every boot and stage of a kernel is run.
+    fn is_whole(&self) -> bool {
+        self.args.stages.is_empty() && self.args.boots.is_empty()
+    }
+
+    /// A proof that names a test which has not run, where its stage is not left out, is a mistake.
+    fn check_proofs(&mut self, kernel: &Kernel, verdict: &Verdict) {
+        let left_out = |stage: &str| {
+            let whole = kernel.except.iter().filter(|except| except.test.is_none());
+            whole.into_iter().any(|except| except.stage == stage)
+        };
+        for (cause, tests) in &self.list.proof {
+            for test in tests.iter().filter(|test| verdict.knows_nothing_of(test)) {
+                if !left_out(test.split('/').next().unwrap_or_default()) {
+                    let name = &kernel.name;
+                    let failure = format!("{name}: the proof of {cause}, {test}, did not run");
+                    self.failed.push(failure);
+                }
+            }
+        }
+    }
+
     /// Compares with the last run, and takes this one for the last where it was whole and good.
     fn compare(&mut self, kernel: &Kernel, image: &Image, verdict: &Verdict) {
         let is_fallback = image.release != kernel.release;
         self.fell_back |= is_fallback;
-        let record = Record::new(self.list, &image.release, verdict);
         let before = self.records.get(&kernel.name);
+        let record = Record::new(self.list, &image.release, verdict, before);
         let news = match before {
             Some(before) if verdict.verified.is_some() => record.jumps_since(before),
             _ => Vec::new(),
@@ -157,8 +202,11 @@ impl Matrix<'_> {
         for line in news {
             println!("!!! {}: verifier: {line}", kernel.name);
         }
-        let is_whole = self.args.stages.is_empty() && self.args.boots.is_empty();
-        if is_whole && verdict.failed.is_empty() && !is_fallback {
+        // What failed proves nothing and is recorded as not proved, but only on demand: without, a
+        // run that failed says so, and not that the document is wrong.
+        let may_be_kept = verdict.failed.is_empty() || self.args.record;
+        let is_complete = verdict.verified.is_some() && verdict.costs.is_some();
+        if is_complete && may_be_kept && !is_fallback {
             self.records.insert(kernel.name.clone(), record);
         }
     }
@@ -229,7 +277,10 @@ mod tests {
     use super::End;
     use super::Verdict;
     use super::chosen;
+    use super::document;
+    use super::fs;
     use super::may_start_again;
+    use super::record;
     use crate::judge::Failure;
     use crate::list::List;
 
@@ -251,6 +302,19 @@ mod tests {
             &verdict(false)
         ));
         assert!(!may_start_again(&End::Done, &verdict(false)));
+    }
+
+    #[test]
+    fn the_document_is_what_the_list_and_the_last_runs_say() {
+        let root = crate::root();
+        let list = List::read(&root.join(super::LIST)).unwrap();
+        let records = record::read(&root.join(super::RECORDED)).unwrap();
+        let committed = fs::read_to_string(root.join(super::DOCUMENT)).unwrap();
+        let text = document::text(&list, &records);
+        assert!(
+            committed == text,
+            "`target/debug/lacuna-vm document` writes docs/kernels.md"
+        );
     }
 
     #[test]

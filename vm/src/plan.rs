@@ -148,3 +148,105 @@ fn may_fail(kernel: &Kernel, stage: &Stage, tests: &[String]) -> Result<BTreeMap
     }
     Ok(may_fail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::plan;
+    use crate::list::Except;
+    use crate::list::List;
+    use crate::targets::Targets;
+    use std::path::Path;
+
+    const BUILT: &str = r#"
+{"reason":"compiler-artifact","manifest_path":"/p/Cargo.toml","target":{"name":"lacuna"},"profile":{"test":false},"executable":"/p/target/debug/lacuna"}
+{"reason":"compiler-artifact","manifest_path":"/p/crates/probes/Cargo.toml","target":{"name":"verifier"},"profile":{"test":false},"executable":"/p/target/debug/examples/verifier"}
+{"reason":"compiler-artifact","manifest_path":"/p/crates/probes/Cargo.toml","target":{"name":"life"},"profile":{"test":true},"executable":"LIFE"}
+"#;
+
+    /// A list whose last kernel has this exception, and a test binary with these tests.
+    fn planned(except: Option<Except>, tests: &[String], only: &str) -> Result<String, String> {
+        let mut list = List::parse(include_str!("../kernels.toml")).unwrap();
+        let last = list.kernels.last_mut().unwrap();
+        last.except = except.into_iter().collect();
+        let folder = tempfile::tempdir().unwrap();
+        let binary = folder.path().join("life");
+        let lines: String = tests.iter().map(|test| format!("{test}: test\n")).collect();
+        let script =
+            format!("#!/bin/sh\ncase \"$*\" in *--ignored*) exit;; esac\ncat <<end\n{lines}end\n");
+        std::fs::write(&binary, script).unwrap();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&binary, executable).unwrap();
+        let built = BUILT.replace("LIFE", &binary.display().to_string());
+        let targets = Targets::parse(&built).unwrap();
+        let kernel = list.kernels.last().unwrap();
+        let only = [only.to_owned()];
+        let boot = list.boot("plain").unwrap();
+        let plan = plan(&list, kernel, boot, &only, Path::new("/p"), &targets);
+        let plan = plan.map_err(|error| format!("{error:#}"))?;
+        let stages = plan.stages.iter().map(|stage| stage.job.command.join(" "));
+        let left_out = plan
+            .left_out
+            .iter()
+            .map(|(stage, why)| format!("not {stage}: {why}"));
+        let may_fail = plan
+            .stages
+            .iter()
+            .flat_map(|stage| stage.may_fail.keys().cloned());
+        let all: Vec<String> = stages.chain(left_out).chain(may_fail).collect();
+        Ok(all
+            .join("; ")
+            .replace(&binary.display().to_string(), "LIFE"))
+    }
+
+    fn except(stage: &str, test: Option<&str>) -> Option<Except> {
+        Some(Except {
+            stage: stage.to_owned(),
+            test: test.map(str::to_owned),
+            why: "a reason".to_owned(),
+        })
+    }
+
+    /// More than the list asks of any stage.
+    fn enough() -> Vec<String> {
+        (10..60).map(|number| format!("root_{number}")).collect()
+    }
+
+    #[test]
+    fn a_stage_is_a_command_with_every_test_by_name() {
+        let doctor = planned(None, &[], "doctor").unwrap();
+        assert_eq!(doctor, "/p/target/debug/lacuna doctor --format json");
+        let mut tests = enough();
+        let names = tests.join(" ");
+        tests.push("other".to_owned());
+        let life = planned(None, &tests, "life").unwrap();
+        assert_eq!(life, format!("LIFE --exact --test-threads 1 {names}"));
+    }
+
+    #[test]
+    fn fewer_tests_than_the_list_asks_for_are_a_mistake() {
+        let error = planned(None, &enough()[..3], "life").unwrap_err();
+        assert!(error.contains("3 tests begin with root_"), "{error}");
+    }
+
+    #[test]
+    fn what_was_not_built_cannot_be_planned() {
+        let error = planned(None, &enough(), "schedule").unwrap_err();
+        assert!(
+            error.contains("cargo has built no tests schedule"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn exceptions_are_known_by_name_and_said() {
+        let whole = planned(except("life", None), &enough(), "life").unwrap();
+        assert_eq!(whole, "not life: a reason");
+        let one = planned(except("life", Some("root_11")), &enough(), "life").unwrap();
+        assert!(
+            one.ends_with("; root_11") && one.contains("root_10 root_11"),
+            "{one}"
+        );
+        let gone = planned(except("life", Some("root_z")), &enough(), "life").unwrap_err();
+        assert!(gone.contains("root_z, which does not exist"), "{gone}");
+    }
+}

@@ -2,8 +2,8 @@
 //! What the last run of the matrix has shown, kept in `vm/recorded.json` beside the list: the causes
 //! of each kernel, and what each program costs its verifier.
 //!
-//! The next run is compared with it. Only whole runs of a pinned kernel in which nothing failed are
-//! recorded: anything else shows less than is true.
+//! The next run is compared with it. Only a pinned kernel is recorded, and a test that failed proves
+//! nothing: what is here is at most what was shown.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -32,9 +32,7 @@ pub(crate) struct Record {
     pub(crate) proved: BTreeSet<String>,
     /// Causes that cannot be told there.
     pub(crate) cannot: BTreeSet<String>,
-    /// What `instructions` counts: `verified` or `translated`.
-    pub(crate) counts: String,
-    /// By program.
+    /// How many the verifier walked through, by program.
     pub(crate) instructions: BTreeMap<String, u64>,
 }
 
@@ -53,28 +51,32 @@ pub(crate) fn text(records: &Records) -> Result<String> {
 }
 
 impl Record {
-    /// What a whole run of a kernel has shown.
-    pub(crate) fn new(list: &List, release: &str, verdict: &Verdict) -> Record {
-        let verified = verdict.verified.clone().unwrap_or_default();
+    /// What a run of a kernel has shown, with what it has not looked at as it was before.
+    pub(crate) fn new(
+        list: &List,
+        release: &str,
+        verdict: &Verdict,
+        before: Option<&Record>,
+    ) -> Record {
+        let stands = |cause: &str, tests: &[String]| {
+            let was_proved = before.is_some_and(|before| before.proved.contains(cause));
+            let of = |test: &String| {
+                verdict.proves(test) || (was_proved && verdict.knows_nothing_of(test))
+            };
+            tests.iter().all(of)
+        };
         let proofs = list.proof.iter();
-        let proved = proofs.filter(|(_, tests)| tests.iter().all(|test| verdict.proves(test)));
+        let proved = proofs.filter(|(cause, tests)| stands(cause, tests));
         Record {
             release: release.to_owned(),
             proved: proved.map(|(cause, _)| cause.clone()).collect(),
             cannot: verdict.costs.clone().unwrap_or_default(),
-            counts: verified.unit,
-            instructions: verified.programs,
+            instructions: verdict.verified.clone().unwrap_or_default(),
         }
     }
 
     /// What is different for the verifier, worst news first; growth below a jump is not news.
     pub(crate) fn jumps_since(&self, before: &Record) -> Vec<String> {
-        if self.counts != before.counts {
-            return vec![format!(
-                "instructions are counted as {:?}, where they were {:?}",
-                self.counts, before.counts
-            )];
-        }
         let mut news = Vec::new();
         for (program, &now) in &self.instructions {
             match before.instructions.get(program) {
@@ -96,11 +98,12 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use super::List;
     use super::Record;
+    use super::Verdict;
 
-    fn record(counts: &str, programs: &[(&str, u64)]) -> Record {
+    fn record(programs: &[(&str, u64)]) -> Record {
         Record {
-            counts: counts.to_owned(),
             instructions: programs
                 .iter()
                 .map(|(name, count)| ((*name).to_owned(), *count))
@@ -111,8 +114,8 @@ mod tests {
 
     #[test]
     fn a_jump_is_shown_first_and_small_growth_is_not() {
-        let before = record("verified", &[("a", 1000), ("b", 1000), ("c", 10), ("d", 5)]);
-        let after = record("verified", &[("a", 1100), ("b", 1101), ("c", 9), ("e", 7)]);
+        let before = record(&[("a", 1000), ("b", 1000), ("c", 10), ("d", 5)]);
+        let after = record(&[("a", 1100), ("b", 1101), ("c", 9), ("e", 7)]);
         assert_eq!(
             after.jumps_since(&before),
             [
@@ -125,10 +128,34 @@ mod tests {
     }
 
     #[test]
-    fn different_counts_are_not_compared() {
-        let news = record("verified", &[("a", 9)]).jumps_since(&record("translated", &[("a", 1)]));
-        assert_eq!(news.len(), 1);
-        assert!(news[0].contains("translated"), "{news:?}");
+    fn a_run_says_only_what_it_has_looked_at() {
+        let list = List::parse(include_str!("../kernels.toml")).unwrap();
+        let (cause, tests) = list
+            .proof
+            .iter()
+            .find(|(_, tests)| tests.len() == 1)
+            .unwrap();
+        let passed = Verdict {
+            passed: tests.clone(),
+            ..Verdict::default()
+        };
+        let failed = Verdict {
+            excepted: tests.clone(),
+            ..Verdict::default()
+        };
+        let silent = Verdict::default();
+        let proved = |verdict: &Verdict, before: Option<&Record>| {
+            Record::new(&list, "1", verdict, before)
+                .proved
+                .contains(cause)
+        };
+        let before = Record::new(&list, "1", &passed, None);
+        assert!(before.proved.contains(cause));
+        assert!(!proved(&silent, None) && proved(&silent, Some(&before)));
+        assert!(
+            !proved(&failed, Some(&before)),
+            "what failed is proved no more"
+        );
     }
 
     #[test]
@@ -136,7 +163,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("recorded.json");
         assert!(super::read(&path).unwrap().is_empty());
-        let records = [("6.1".to_owned(), record("verified", &[("a", 1)]))].into();
+        let records = [("6.1".to_owned(), record(&[("a", 1)]))].into();
         std::fs::write(&path, super::text(&records).unwrap()).unwrap();
         assert_eq!(super::read(&path).unwrap(), records);
         std::fs::write(&path, "{").unwrap();

@@ -25,9 +25,9 @@ pub(crate) fn boot(
             continue;
         }
         if let Some(part) = outcome.out.iter().find(|part| part.name == *name) {
-            let errors = outcome.err.get(name).map_or("", |text| text.trim_end());
-            println!("--- output of {name}\n{}", part.text.trim_end());
-            println!("--- errors of {name}\n{errors}\n---");
+            quote(&format!("output of {name}"), &part.text);
+            let errors = outcome.err.get(name).map_or("", |text| text);
+            quote(&format!("errors of {name}"), errors);
         }
     }
     // What comes after the stages is about the guest: how it ended, and what its kernel said.
@@ -36,8 +36,18 @@ pub(crate) fn boot(
         println!("    FAILED {}: {}", failure.what, failure.why);
     }
     if guest.iter().any(|verdict| !verdict.failed.is_empty()) {
-        let console = guest::tail(&outcome.console);
-        println!("--- console of {}\n{console}\n---", image.release);
+        quote(
+            &format!("console of {}", image.release),
+            &guest::tail(&outcome.console),
+        );
+    }
+}
+
+/// Shows a text of the guest's, so that no line of it is taken for one of this program's.
+fn quote(what: &str, text: &str) {
+    println!("      {what}:");
+    for line in text.trim_end().lines() {
+        println!("      | {line}");
     }
 }
 

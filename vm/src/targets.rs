@@ -57,7 +57,8 @@ impl Targets {
         Targets::parse(&text)
     }
 
-    fn parse(text: &str) -> Result<Targets> {
+    /// Reads the text of cargo's messages.
+    pub(crate) fn parse(text: &str) -> Result<Targets> {
         let mut all = Vec::new();
         for line in text.lines().filter(|line| line.starts_with('{')) {
             let message: Message = serde_json::from_str(line).context("what cargo said")?;
