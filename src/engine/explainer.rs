@@ -144,7 +144,7 @@ impl Explainer {
         let mut spans = lock(&self.spans);
         let to_answer = spans.insert(span, place);
         for key in to_answer {
-            let end = spans.get(key).map_or(0, end_of);
+            let end = spans.get(key).map_or(0, due);
             self.shared.want(end);
             self.pending.push(Reverse((end, key)));
         }
@@ -156,7 +156,7 @@ impl Explainer {
             Ask::Again(keys) => {
                 let spans = lock(&self.spans);
                 for key in keys {
-                    let end = spans.get(key).map_or(0, end_of);
+                    let end = spans.get(key).map_or(0, due);
                     self.pending.push(Reverse((end, key)));
                 }
             }
@@ -275,7 +275,7 @@ impl Explainer {
                 .answered_of(source)
                 .filter(|(_, entry)| placer.settled(entry.place).process != entry.place.process);
             self.pending
-                .extend(again.map(|(key, entry)| Reverse((end_of(entry), key))));
+                .extend(again.map(|(key, entry)| Reverse((due(entry), key))));
         }
     }
 
@@ -360,7 +360,7 @@ impl Explainer {
         }
         let answers = keys.into_iter().filter_map(|key| {
             let entry = asked.spans.get(key)?;
-            if end_of(entry) <= horizon {
+            if due(entry) <= horizon {
                 let answer = self.answer(&asked.spans, key, &recorder, &whereabouts);
                 return answer.map(|(answer, _)| answer);
             }
@@ -372,9 +372,9 @@ impl Explainer {
     }
 }
 
-/// When a span can be answered: at its end, or at once where it has no place on the clock.
-fn end_of(entry: &Entry) -> Ns {
-    entry.place.window.instants().map_or(0, |window| window.end)
+/// When a span can be answered.
+fn due(entry: &Entry) -> Ns {
+    entry.place.window.due()
 }
 
 /// When it began, where it has a place on the clock.

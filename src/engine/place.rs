@@ -298,12 +298,13 @@ fn window(history: &ClockHistory, start_unix_ns: u64, end_unix_ns: u64) -> Windo
             error_ns,
         });
     }
-    Window::Stepped(SpanWindow {
+    let window = SpanWindow {
         start: start.ns,
         end: start.ns.saturating_add(wall_ns),
         suspended_ns: 0,
         error_ns,
-    })
+    };
+    Window::Stepped(window, end.ns)
 }
 
 #[cfg(test)]
@@ -374,6 +375,8 @@ mod tests {
         ]);
         let start = 1_001 * SECOND + SECOND / 2;
         let marked = window(&history, start, start + 10 * SECOND);
-        assert!(matches!(marked, Window::Stepped(_)), "{marked:?}");
+        assert!(matches!(marked, Window::Stepped(..)), "{marked:?}");
+        // It says that it took 10 s, and was over after 3.
+        assert_eq!(marked.due(), 4 * SECOND + SECOND / 2);
     }
 }

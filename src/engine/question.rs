@@ -66,13 +66,11 @@ impl Asked {
         Asked { spans, question }
     }
 
-    /// The end of the latest span.
+    /// When the latest of its spans can be answered.
     pub(super) fn end(&self) -> Ns {
-        let ends = self.keys().into_iter().filter_map(|key| {
-            let window = self.spans.get(key)?.place.window.instants()?;
-            Some(window.end)
-        });
-        ends.max().unwrap_or(0)
+        let keys = self.keys().into_iter();
+        let dues = keys.filter_map(|key| Some(self.spans.get(key)?.place.window.due()));
+        dues.max().unwrap_or(0)
     }
 
     /// Its spans, in the order in which they were brought.

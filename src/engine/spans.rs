@@ -76,8 +76,8 @@ pub(super) struct Sighting {
 pub(super) enum Window {
     /// It has one.
     At(SpanWindow),
-    /// The clock was set within it: it lies somewhere around here.
-    Stepped(SpanWindow),
+    /// The clock was set within it: it lies somewhere around here, and was over by then.
+    Stepped(SpanWindow, Ns),
     /// It begins before this program's first look at the clocks.
     TooOld,
     /// It ends in the future, or at an instant that the clock never showed or showed twice.
@@ -88,7 +88,7 @@ impl Window {
     /// Why it has no place on the clock: a fixed word.
     pub(super) fn why_nowhere(&self) -> Option<&'static str> {
         match self {
-            Window::At(_) | Window::Stepped(_) => None,
+            Window::At(_) | Window::Stepped(..) => None,
             Window::TooOld => Some("before-start"),
             Window::Nowhere => Some("clock"),
         }
@@ -97,8 +97,18 @@ impl Window {
     /// Its instants, where it has any.
     pub(super) fn instants(&self) -> Option<Range<Ns>> {
         match self {
-            Window::At(window) | Window::Stepped(window) => Some(window.start..window.end),
+            Window::At(window) | Window::Stepped(window, _) => Some(window.start..window.end),
             Window::TooOld | Window::Nowhere => None,
+        }
+    }
+
+    /// When it can be answered: at its end, or at once where it has no place on the clock. A clock that
+    /// was set forwards makes a span long, and its answer no later.
+    pub(super) fn due(&self) -> Ns {
+        match self {
+            Window::At(window) => window.end,
+            Window::Stepped(_, over) => *over,
+            Window::TooOld | Window::Nowhere => 0,
         }
     }
 }

@@ -126,7 +126,7 @@ impl<'a> Subject<'a> {
             grain_ns: grain_ns(span.start_unix_ns, span.end_unix_ns),
             place: self.stand,
             children: &self.own_children,
-            clock_stepped: matches!(self.entry.place.window, Window::Stepped(_))
+            clock_stepped: matches!(self.entry.place.window, Window::Stepped(..))
                 || self.window.suspended_ns > 0,
             claims: Claims {
                 native_tid: span.os_thread_id.map(u64::from),
@@ -174,7 +174,7 @@ impl<'a> Subject<'a> {
 /// length at the clock's very beginning, where no record is.
 fn window_of(entry: &Entry) -> SpanWindow {
     match entry.place.window {
-        Window::At(window) | Window::Stepped(window) => window,
+        Window::At(window) | Window::Stepped(window, _) => window,
         Window::TooOld | Window::Nowhere => SpanWindow {
             start: 0,
             end: entry.span.end_unix_ns - entry.span.start_unix_ns,

@@ -63,8 +63,9 @@ fn guest_any_a_span_that_straddles_a_clock_step_is_refused() {
     let _as_it_was = WallClock::now();
     pool.serve_until_joined();
 
-    // Forwards; then backwards by less than the span is long, so that its end is still behind its start.
-    for by_ns in [100 * SECOND_NS, -SECOND_NS] {
+    // Forwards, which makes it an hour long and its answer no later; then backwards by less than the span
+    // is long, so that its end is still behind its start.
+    for by_ns in [3_600 * SECOND_NS, -SECOND_NS] {
         let before = offset_ns();
         let spans = pool.tell(&format!("step {by_ns}"));
         let stepped = offset_ns() - before;
@@ -82,7 +83,7 @@ fn guest_any_a_span_that_straddles_a_clock_step_is_refused() {
 
     // Backwards by more than it is long: it ends before it starts, is not taken, and is counted.
     let refused = agent.count("/otlp/spans_refused/end-before-start");
-    pool.tell(&format!("step {}", -3_600 * SECOND_NS));
+    pool.tell(&format!("step {}", -1_800 * SECOND_NS));
     assert_eq!(
         agent.count("/otlp/spans_refused/end-before-start"),
         refused + 1

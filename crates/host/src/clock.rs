@@ -224,22 +224,31 @@ impl ClockHistory {
         let (Some(oldest), Some(newest)) = (self.eras.front(), self.eras.back()) else {
             return Err(ClockError::BeforeHistory);
         };
-        // Each era claims the instants of REALTIME between its samples. After a step backwards two
-        // claim the same instant, after one forwards nobody does; neither can be answered.
-        let mut claims = self.eras.iter().filter_map(|era| {
+        // Each era claims the instants of REALTIME between its samples, and may have had those up to its
+        // neighbours' samples: somewhere there the clock was set. After a step backwards two claim the
+        // same instant, after one forwards nobody does; neither can be answered.
+        let mut claims = self.eras.iter().enumerate().filter_map(|(at, era)| {
             let ns = era.place_of(unix_ns);
             let slack = i128::from(era.error_ns());
-            let within =
-                i128::from(era.from_ns) - slack <= ns && ns <= i128::from(era.until_ns) + slack;
-            let ns = u64::try_from(ns).ok().filter(|_| within)?;
-            Some(Instant {
-                ns,
+            let between = |from: u64, until: u64| {
+                i128::from(from) - slack <= ns && ns <= i128::from(until) + slack
+            };
+            let before = at.checked_sub(1).and_then(|at| self.eras.get(at));
+            let after = self.eras.get(at + 1);
+            let possible = between(
+                before.map_or(era.from_ns, |era| era.until_ns),
+                after.map_or(era.until_ns, |era| era.from_ns),
+            );
+            let certain = between(era.from_ns, era.until_ns);
+            let instant = certain.then_some(Instant {
+                ns: u64::try_from(ns).ok()?,
                 error_ns: era.error_ns(),
-            })
+            });
+            possible.then_some(instant)
         });
         match (claims.next(), claims.next()) {
-            (Some(instant), None) => Ok(instant),
-            (Some(_), Some(_)) => Err(ClockError::AtStep),
+            (Some(Some(instant)), None) => Ok(instant),
+            (Some(_), _) => Err(ClockError::AtStep),
             _ if newest.place_of(unix_ns) > i128::from(newest.until_ns) => {
                 Err(ClockError::InFuture)
             }

@@ -118,6 +118,25 @@ fn a_step_backwards_makes_times_that_were_twice() {
 }
 
 #[test]
+fn a_time_between_the_samples_around_a_step_is_of_neither() {
+    let half = SECOND as i64 / 2;
+    for step in [-2 * SECOND as i64, 2 * SECOND as i64] {
+        let history = history(&[
+            sample(10, 0, 50),
+            sample(20, 0, 50),
+            sample(21, step, 50),
+            sample(30, step, 50),
+        ]);
+        // 20.5 s under the first offset, should the clock have been set after that; after a step back
+        // this is also 22.5 s under the second.
+        let before = unix(20, half);
+        assert_eq!(history.to_monotonic(before), Err(ClockError::AtStep));
+        let after = unix(20, half + step);
+        assert_eq!(history.to_monotonic(after), Err(ClockError::AtStep));
+    }
+}
+
+#[test]
 fn a_suspend_is_no_step() {
     let asleep = 3_600 * SECOND;
     let mut after = sample(21, asleep as i64, 50);
