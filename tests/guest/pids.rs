@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::exporter;
-use crate::exporter::LEAVE;
 use crate::exporter::SCRIPT;
+use crate::exporter::STAY;
 use crate::exporter::new_trace;
 use crate::machine::Machine;
 use crate::machine::Setting;
@@ -34,7 +34,7 @@ fn guest_any_a_program_in_a_pid_namespace_is_found() {
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
     command.args(["bash", "-c", SCRIPT]);
-    command.args(exporter::arguments(agent.http_port, &trace, None, LEAVE));
+    command.args(exporter::arguments(agent.http_port, &trace, None, STAY));
     let mut program = Program::start(command);
     let inside = program.line("ready ");
     assert_eq!(inside, "1", "its number where it lives, which it sends");
@@ -44,7 +44,6 @@ fn guest_any_a_program_in_a_pid_namespace_is_found() {
     // The wait is what its span is about.
     thread::sleep(WAIT);
     program.say("go");
-    program.end();
     let answer = agent.explained(&trace);
     assert_eq!(ns(&answer["join"]["pid"]), outside, "{answer:#}");
     spans::assert_waited_for_a_line(&answer);
@@ -78,7 +77,7 @@ fn guest_any_a_pid_that_is_used_again_is_another_process() {
     let mut number = String::new();
     for name in ["first", "second"] {
         let trace = new_trace();
-        let arguments = exporter::arguments(agent.http_port, &trace, None, LEAVE);
+        let arguments = exporter::arguments(agent.http_port, &trace, None, STAY);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let program = path(name);
         let command = if number.is_empty() {
@@ -100,9 +99,10 @@ fn guest_any_a_pid_that_is_used_again_is_another_process() {
         number = ready;
         thread::sleep(WAIT);
         exporter.say("go");
+        answers.push(agent.explained(&trace));
+        exporter.say("end");
         let (status, said) = exporter.end();
         assert!(status.success(), "{said}");
-        answers.push(agent.explained(&trace));
     }
     for (answer, name) in answers.iter().zip(["first", "second"]) {
         assert_eq!(answer["join"]["comm"], name, "{answer:#}");
