@@ -98,13 +98,21 @@ impl Worker<'_> {
         named.map(|cause| ns(&cause["ns"])).sum()
     }
 
+    /// How long it waited for anything but a CPU.
+    pub(crate) fn blocked_ns(&self) -> u64 {
+        self.in_state("blocked_ns")
+    }
+
+    fn in_state(&self, state: &str) -> u64 {
+        let causes = self.thread["causes"].as_array().expect("causes");
+        causes.iter().map(|cause| ns(&cause["state"][state])).sum()
+    }
+
     /// What the report says is what the kernel counted: on the CPU, queued for one, and every switch.
     #[track_caller]
     fn assert_counted(&self) {
         let (thread, truth) = (self.thread, self.truth);
-        let causes = thread["causes"].as_array().expect("causes");
-        let running = causes.iter().map(|cause| ns(&cause["state"]["running_ns"]));
-        let running: u64 = running.sum();
+        let running = self.in_state("running_ns");
         assert!(near(running, self.noted("on_cpu_ns")), "{truth} {thread:#}");
 
         // Where the CPU had to be woken first the kernel counts from when it was told; whoever is on

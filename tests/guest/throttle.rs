@@ -108,9 +108,17 @@ fn one_thread_over_its_limit(expected: Version) {
     let cause = worker.cause("throttle");
     let cause = cause.unwrap_or_else(|| panic!("{throttled_ns} ns: {:#}", worker.thread));
     let found = ns(&cause["ns"]);
-    eprintln!("throttled {found} ns, cpu.stat says {throttled_ns} ns");
+    // The limit goes on while its thread waits for something else, for a file as it ends: then that is
+    // what it waits for, and the queue is counted all the same.
+    let blocked_ns = worker.blocked_ns();
+    eprintln!("throttled {found} ns, blocked {blocked_ns} ns; cpu.stat says {throttled_ns} ns");
     assert!(throttled_ns > 0, "{:#}", worker.thread);
-    assert!(near(found, throttled_ns), "{throttled_ns} ns: {cause:#}");
+    let (least, most) = (found, found + blocked_ns);
+    assert!(
+        throttled_ns > least || near(throttled_ns, least),
+        "{cause:#}"
+    );
+    assert!(throttled_ns < most || near(throttled_ns, most), "{cause:#}");
     assert_eq!(ns(&cause["state"]["runnable_ns"]), found, "{cause:#}");
     let text = cause.to_string();
     assert!(text.contains("/lacuna-limited"), "whose limit: {cause:#}");
