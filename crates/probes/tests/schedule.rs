@@ -13,7 +13,9 @@ use common::holes;
 use common::kernel;
 use common::now;
 use common::queued_ns;
+use common::run_delay_ns;
 use common::until;
+use common::worker::GoOn;
 use common::worker::Worker;
 use common::worker::burn;
 use common::worker::hog;
@@ -23,6 +25,10 @@ use lacuna_timeline::event::Ns;
 use lacuna_timeline::event::OffState;
 use lacuna_timeline::event::ThreadId;
 use lacuna_timeline::event::Waker;
+use rustix::event::EventfdFlags;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::epoll;
 use std::time::Duration;
 
 /// Rounds of work; a mark is made every ten.
@@ -115,7 +121,7 @@ fn root_run_delay_is_what_schedstat_says() {
     let truth = last.delay_ns - first.delay_ns;
     assert!(truth > 50_000_000, "the hogs were in the way: {truth}");
     let queued = |cycles: &[&Cycle], _| {
-        let sum = cycles.iter().map(|cycle| queued_ns(cycle)).sum();
+        let sum = cycles.iter().map(|cycle| run_delay_ns(cycle)).sum();
         (sum, 2_000 * cycles.len() as u64)
     };
     let parts = parts(&session, session.id(tid), &marks, queued, |mark| {
@@ -245,7 +251,7 @@ fn root_a_wait_over_two_cpus_is_the_delay_that_the_kernel_counted() {
     let holes = holes(&session.links(thread));
     assert_eq!(holes, 0, "{:#?}", session.probes.counters());
     let queued = |cycles: &[&Cycle], _| {
-        let sum = cycles.iter().map(|cycle| queued_ns(cycle)).sum();
+        let sum = cycles.iter().map(|cycle| run_delay_ns(cycle)).sum();
         (sum, 50_000 * cycles.len() as u64)
     };
     let parts = parts(&session, thread, &marks, queued, |mark| mark.delay_ns);
@@ -298,4 +304,63 @@ fn root_the_waker_is_the_thread_that_woke_or_the_interrupt() {
         matches!(waker, Waker::HardIrq | Waker::SoftIrq)
     });
     assert!(timer >= 10, "{timer}");
+}
+
+/// How many descriptors one `poll` looks at: some milliseconds of work in which the kernel offers no
+/// place to switch, unless it is preemptible itself.
+const POLLED: usize = 15_000;
+
+/// One long system call after the other.
+fn poll_for_long(go_on: GoOn<'_>) {
+    let ready = rustix::event::eventfd(1, EventfdFlags::empty()).unwrap();
+    let set = epoll::create(epoll::CreateFlags::empty()).unwrap();
+    epoll::add(
+        &set,
+        &ready,
+        epoll::EventData::new_u64(0),
+        epoll::EventFlags::IN,
+    )
+    .unwrap();
+    let mut polled = vec![PollFd::new(&set, PollFlags::IN); POLLED];
+    while go_on() {
+        let found = rustix::event::poll(&mut polled, Some(&rustix::event::Timespec::default()));
+        assert_eq!(found, Ok(POLLED));
+    }
+}
+
+/// The run queue's clock stands still while a switch that is due is waited for, so by that clock, and
+/// by schedstat, a thread that is woken behind a long system call hardly waits at all. The truth is
+/// that it was woken on the CPU that it then waited for.
+#[test]
+fn root_behind_a_long_system_call_the_whole_wait_is_for_the_cpu() {
+    let mut session = Session::start();
+    let in_kernel = Worker::start("in-kernel", Some(0), poll_for_long);
+    let woken = Worker::start("woken", Some(0), |_| {
+        for _ in 0..100 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let (tid, in_kernel_tid) = (woken.tid, in_kernel.tid);
+    woken.join();
+    in_kernel.finish();
+    session.drain_past(now());
+    let culprit = session.id(in_kernel_tid);
+    let (mut wakings, mut waited, mut queued, mut blamed) = (0, 0, 0, 0);
+    let cycles = session.cycles(session.id(tid), 0, u64::MAX);
+    let slept = |cycle: &&&Cycle| cycle.off.state == OffState::Sleeping && cycle.migrated.is_none();
+    for cycle in cycles.iter().filter(slept) {
+        let Some(waking) = cycle.waking.filter(|waking| *waking > cycle.off.at) else {
+            continue;
+        };
+        wakings += 1;
+        waited += cycle.end - waking;
+        queued += queued_ns(cycle);
+        let of = |(thread, ns): &(_, u64)| if *thread == culprit { *ns } else { 0 };
+        blamed += cycle.blame.culprits.iter().map(of).sum::<u64>();
+    }
+    assert!(wakings >= 50, "it was woken from its sleeps: {wakings}");
+    assert_close("queued", queued, waited, 20_000 * wakings);
+    // A preemptible kernel switches within the call: then nobody waits for long.
+    let long_ns = 50_000_000;
+    assert!(blamed > 0 || waited < long_ns, "the caller is named");
 }

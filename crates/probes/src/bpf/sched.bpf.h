@@ -140,16 +140,24 @@ static __always_inline void go_out(struct cpu_state *cpu, struct thread_state *s
 }
 
 /*
- * The run queue's clock is read at the beginning of a switch and the time here, so a virtual CPU that
- * loses its host between the two makes them differ by more than they do. The least difference of
- * this stretch and the one before is the true one, up to a microsecond; the clocks drift apart by
- * less than that in so short a time.
+ * The run queue's clock stands still between its updates, and a switch for a thread that was just
+ * woken does without one. So it tells when that switch became due: it is behind where the thread before
+ * was in a long stretch of the kernel without a place to switch (by up to a tick), and where a virtual
+ * CPU lost its host meanwhile. The least difference to the time in this stretch and the one before is
+ * the true one, up to a microsecond; the clocks drift apart by less than that in so short a time.
  */
 #define AHEAD_FOR_NS 100000000
+/* What a switch itself may take; a clock that is behind by more stood still, and is put forward. */
+#define BEHIND_NS 10000
+
+static __always_inline u64 least_ahead(struct cpu_state *cpu)
+{
+	return cpu->ahead < cpu->ahead_before ? cpu->ahead : cpu->ahead_before;
+}
 
 static __always_inline void compare_clocks(struct cpu_state *cpu, struct arrival *in)
 {
-	u64 ahead = in->now - in->clock;
+	u64 ahead = in->now - in->clock, least;
 
 	if (in->now - cpu->ahead_at > AHEAD_FOR_NS) {
 		cpu->ahead_before = cpu->ahead ? cpu->ahead : ahead;
@@ -158,11 +166,9 @@ static __always_inline void compare_clocks(struct cpu_state *cpu, struct arrival
 	} else if (ahead < cpu->ahead) {
 		cpu->ahead = ahead;
 	}
-}
-
-static __always_inline u64 least_ahead(struct cpu_state *cpu)
-{
-	return cpu->ahead < cpu->ahead_before ? cpu->ahead : cpu->ahead_before;
+	least = least_ahead(cpu);
+	if (in->clock && ahead - least > BEHIND_NS)
+		in->clock = in->now - least;
 }
 
 /*

@@ -181,7 +181,7 @@ pub fn holes(links: &[Link]) -> usize {
         .count()
 }
 
-/// How long the thread was queued in this cycle, as schedstat counts it.
+/// How long the thread was queued in this cycle.
 pub fn queued_ns(cycle: &Cycle) -> Ns {
     let earlier = cycle.migrated.map_or(0, |migrated| migrated.waited_ns);
     let from = match cycle.off.state {
@@ -189,6 +189,19 @@ pub fn queued_ns(cycle: &Cycle) -> Ns {
         _ => cycle.enqueued.unwrap_or(cycle.end).max(cycle.off.at),
     };
     earlier + (cycle.end - from)
+}
+
+/// The same as schedstat counts it: from what the run queue's clock showed at the switch-out, which
+/// may have been behind.
+pub fn run_delay_ns(cycle: &Cycle) -> Ns {
+    let behind = match cycle.off.state {
+        OffState::Runnable if cycle.migrated.is_none() => {
+            let out = cycle.off.at;
+            out.saturating_sub(cycle.enqueued.unwrap_or(out))
+        }
+        _ => 0,
+    };
+    queued_ns(cycle) + behind
 }
 
 /// What was measured of one stretch of time, what the kernel says, and how much they may differ beyond
