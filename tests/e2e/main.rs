@@ -36,6 +36,7 @@ use crate::verdict::Verdict;
 use crate::verdict::wrong_claims;
 use crate::waits::check_known_waits;
 use crate::waits::check_mutex;
+use crate::waits::check_readings;
 
 /// How long the last spans of a program may take to be sent, and to be explained.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(40);
@@ -74,6 +75,11 @@ fn programs_send_what_they_record() {
             "{service}: what came is not what its truth says"
         );
     }
+}
+
+#[test]
+fn a_reading_that_a_switch_tore_is_taken_again() {
+    check_readings();
 }
 
 #[test]

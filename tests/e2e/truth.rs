@@ -38,8 +38,10 @@ pub(crate) struct TrueWait {
     pub(crate) on_cpu_ns: u64,
     /// By schedstat: queued for a CPU, throttled time included.
     pub(crate) queued_ns: u64,
-    /// By the `cpu.stat` of the program's cgroup.
+    /// By the `cpu.stat` of the thread's cgroup.
     pub(crate) throttled_ns: u64,
+    /// By schedstat: how long the hogs were on CPUs, together.
+    pub(crate) rivals_ns: u64,
 }
 
 /// A truth file, read.
@@ -65,9 +67,11 @@ impl Truth {
     }
 
     fn take(&mut self, line: &str) -> Option<()> {
-        let mut words = line.splitn(8, ' ');
-        match words.next()? {
+        let (what, rest) = line.split_once(' ')?;
+        match what {
             "span" => {
+                // A name may have spaces in it.
+                let mut words = rest.splitn(7, ' ');
                 let trace_id = words.next()?.to_owned();
                 let span_id = words.next()?.to_owned();
                 let root = words.next()? == "1";
@@ -91,15 +95,19 @@ impl Truth {
                     },
                 );
             }
-            "wait" => self.waits.push(TrueWait {
-                trace_id: words.next()?.to_owned(),
-                span_id: words.next()?.to_owned(),
-                kind: words.next()?.to_owned(),
-                wall_ns: words.next()?.parse().ok()?,
-                on_cpu_ns: words.next()?.parse().ok()?,
-                queued_ns: words.next()?.parse().ok()?,
-                throttled_ns: words.next()?.parse().ok()?,
-            }),
+            "wait" => {
+                let mut words = rest.split(' ');
+                self.waits.push(TrueWait {
+                    trace_id: words.next()?.to_owned(),
+                    span_id: words.next()?.to_owned(),
+                    kind: words.next()?.to_owned(),
+                    wall_ns: words.next()?.parse().ok()?,
+                    on_cpu_ns: words.next()?.parse().ok()?,
+                    queued_ns: words.next()?.parse().ok()?,
+                    throttled_ns: words.next()?.parse().ok()?,
+                    rivals_ns: words.next()?.parse().ok()?,
+                });
+            }
             _ => return None,
         }
         Some(())

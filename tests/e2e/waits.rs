@@ -4,6 +4,7 @@
 //!
 //! A cause is right within 1 % or 1 ms of the truth, whichever is larger. What the thread spent on a
 //! CPU or queued for one during a wait is no part of the wait: schedstat says how much that was.
+//! schedstat is no judge of a single switch (docs/testing.md), but of a span with many.
 
 use std::fs;
 use std::path::Path;
@@ -33,18 +34,22 @@ const WARM_UP: &str = "300";
 const LONG_WAITS: usize = 5;
 /// More runnable threads than CPUs.
 const HOGS: usize = 4;
+/// Few enough for each to be named in each wait, also where other programs run.
+const RIVALS: usize = 2;
 /// The CPU limit of the throttled kind.
-const CPU_LIMIT: f64 = 0.25;
+const CPU_LIMIT: f64 = 0.15;
 /// How long a phase of the program, and then an answer, may take.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// What schedstat counts as queued.
+const QUEUED: [&str; 3] = ["runq.wakeup", "runq.preempted", "throttle"];
 /// The kinds of `programs/python/waits.py`, in its order.
-const KINDS: [&str; 5] = ["sleep", "lock", "pipe", "contend", "throttle"];
+const KINDS: [&str; 6] = ["sleep", "lock", "pipe", "contend", "share", "throttle"];
 
 /// Runs `waits.py` against an agent and checks every long wait.
 pub(crate) fn check_known_waits(transport: Transport) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let agent = Agent::start(directory.path());
-    let (truth, hogs) = run_waits(&agent, transport, directory.path());
+    let truth = run_waits(&agent, transport, directory.path());
 
     eprintln!("\nkind      truth ms  answer ms  cause");
     let mut problems = Vec::new();
@@ -55,27 +60,34 @@ pub(crate) fn check_known_waits(transport: Transport) {
             .take(LONG_WAITS)
             .map(|wait| (explanation(&agent, wait), wait.clone()))
             .collect();
-        let mut of_kind: Vec<String> = Vec::new();
         for (answer, wait) in &answers {
-            of_kind.extend(check_wait(answer, wait, &truth));
+            problems.extend(check_wait(answer, wait, &truth));
         }
-        if kind == "contend" && of_kind.len() == 1 {
-            // Seen in 2 of some 200 contended spans: 7.96 ms, two ticks, more than schedstat says.
-            // Which of the two is wrong is not known yet; a second one in five fails.
-            eprintln!("OUTLIER, not explained: {}", of_kind[0]);
-            of_kind.clear();
-        }
-        problems.append(&mut of_kind);
         if kind == "contend" {
-            problems.extend(check_hogs(&answers, &hogs));
+            problems.extend(check_hogs(&answers));
         }
+        let denied_ns: u64 = answers.iter().map(|(_, wait)| wait.throttled_ns).sum();
+        assert!(
+            kind != "throttle" || denied_ns > 0,
+            "the limit was never reached"
+        );
     }
     assert!(
         problems.is_empty(),
-        "{}\nthe agent said:\n{}",
+        "{}\nthe agent counted: {}\nand said:\n{}",
         problems.join("\n"),
+        agent.get("/healthz").1,
         agent.tail()
     );
+}
+
+/// Proves the truth itself: what the program reads of itself is of one instant.
+pub(crate) fn check_readings() {
+    let status = Command::new(repository(".cache/venv/bin/python"))
+        .arg(repository("tests/e2e/programs/python/readings_test.py"))
+        .status()
+        .expect("python can be run");
+    assert!(status.success(), "a torn reading was believed");
 }
 
 /// Runs `mutex.c`: its quick spans are exported, so that their kind is learned; the slow one is
@@ -116,14 +128,8 @@ pub(crate) fn check_mutex() {
     assert_eq!(lock["chain"][0]["cause"], "wait.sleep", "{answer}");
 }
 
-/// What the kernel counted while the hogs ran.
-struct HogPhase {
-    on_cpu_ns: u64,
-    wall_ns: u64,
-}
-
-/// Runs the program through all its phases; its truth, and the hogs'.
-fn run_waits(agent: &Agent, transport: Transport, directory: &Path) -> (Truth, HogPhase) {
+/// Runs the program through all its phases; its truth.
+fn run_waits(agent: &Agent, transport: Transport, directory: &Path) -> Truth {
     let cgroup = Cgroup::create("lacuna-e2e");
     let cpu_stat = cgroup.cpu_stat();
     let mut running = start(&Start {
@@ -132,12 +138,7 @@ fn run_waits(agent: &Agent, transport: Transport, directory: &Path) -> (Truth, H
         service: "waits",
         to: agent.endpoint(transport),
         directory,
-        environment: &[
-            ("CPU_STAT_FILE", cpu_stat.to_str().expect("a UTF-8 path")),
-            // `cpu.stat` counts queues: an exporter that runs now and then, on the other CPU, would
-            // be throttled there at the same time and count double.
-            ("OTEL_BSP_SCHEDULE_DELAY", "600000"),
-        ],
+        environment: &[("CPU_STAT_FILE", cpu_stat.to_str().expect("a UTF-8 path"))],
     });
     let ready = |running: &Running, kind: &str| {
         running
@@ -146,36 +147,29 @@ fn run_waits(agent: &Agent, transport: Transport, directory: &Path) -> (Truth, H
     };
     for kind in ["sleep", "lock", "pipe"] {
         ready(&running, kind);
-        running.process.say("go on");
+        running.process.say("");
     }
 
-    ready(&running, "contend");
-    let hogs: Vec<Process> = (0..HOGS).map(|_| start_hog()).collect();
-    let began = Instant::now();
-    running.process.say("go on");
-    ready(&running, "throttle");
-    let phase = HogPhase {
-        on_cpu_ns: hogs.iter().map(|hog| on_cpu_ns(hog.pid())).sum(),
-        wall_ns: began.elapsed().as_nanos() as u64,
-    };
-    drop(hogs);
+    for (kind, hogs, next) in [("contend", HOGS, "share"), ("share", RIVALS, "throttle")] {
+        ready(&running, kind);
+        let hogs: Vec<Process> = (0..hogs).map(|_| start_hog()).collect();
+        let pids: Vec<String> = hogs.iter().map(|hog| hog.pid().to_string()).collect();
+        running.process.say(&pids.join(" "));
+        ready(&running, next);
+    }
 
-    // Not before: in a cgroup of its own it would have had a CPU to itself beside the hogs.
-    cgroup.add(running.process.pid());
+    // Not before: in a cgroup of its own it would have had a CPU to itself beside the hogs. Only the
+    // thread that is measured: `cpu.stat` counts queues, one a CPU (rule 7), so another thread that
+    // is denied the other CPU meanwhile would count double.
+    let main_thread = running.process.pid();
+    cgroup.add(running.process.pid(), main_thread);
     cgroup.limit(Some(CPU_LIMIT));
-    running.process.say("go on");
+    running.process.say("");
     ready(&running, "end");
     cgroup.limit(None);
-    running.process.say("go on");
+    running.process.say("");
     running.wait_until_done();
-    (Truth::read(&running.truth), phase)
-}
-
-/// By schedstat.
-fn on_cpu_ns(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("the hog runs");
-    let first = text.split(' ').next().unwrap_or_default();
-    first.parse().expect("schedstat begins with a number")
+    Truth::read(&running.truth)
 }
 
 /// Waits until every span of a service that came so far is answered.
@@ -239,8 +233,8 @@ fn check_wait(answer: &Value, wait: &TrueWait, truth: &Truth) -> Vec<String> {
         eprintln!("{:<8}{truth_ms:>10.3}{answer_ms:>11.3}  {names}", wait.kind);
         if !near(answer_ns, truth_ns, outside_ns) {
             problems.push(format!(
-                "{}: {names} {answer_ms} ms, not {truth_ms} ms",
-                wait.kind
+                "{}: {names} {answer_ms} ms, not {truth_ms} ms, in {}",
+                wait.kind, answer["span_causes"]
             ));
         }
     };
@@ -248,38 +242,22 @@ fn check_wait(answer: &Value, wait: &TrueWait, truth: &Truth) -> Vec<String> {
         "sleep" => expect(&["wait.sleep"], blocked_ns),
         "pipe" => expect(&["wait.pipe"], blocked_ns),
         "lock" => {
-            expect(&["wait.notify"], blocked_ns);
+            // Beside the lock there is the interpreter's, a mutex of glibc: its holder may be preempted.
+            expect(&["wait.notify", "lock.futex"], blocked_ns);
             problems.extend(check_releaser(answer, truth, span.end_unix_ns));
         }
-        "contend" => expect(
-            &["runq.wakeup", "runq.preempted", "throttle"],
-            wait.queued_ns,
-        ),
+        "contend" => expect(&QUEUED, wait.queued_ns),
+        "share" => {
+            expect(&QUEUED, wait.queued_ns);
+            problems.extend(check_share(answer, wait, outside_ns));
+        }
         "throttle" => {
-            expect(
-                &["runq.wakeup", "runq.preempted", "throttle"],
-                wait.queued_ns,
-            );
-            problems.extend(check_throttle(answer, wait));
+            expect(&QUEUED, wait.queued_ns);
+            expect(&["throttle"], wait.throttled_ns);
         }
         other => panic!("a kind of wait that is not known: {other}"),
     }
     problems
-}
-
-/// `cpu.stat` counts the queues of the group on both CPUs, and other threads of the program may be
-/// throttled there at the same time (rule 7): one thread's part is never more, and here most of what
-/// it queued. The exact comparison, with one thread in the group, is in `crates/probes/tests`.
-fn check_throttle(answer: &Value, wait: &TrueWait) -> Option<String> {
-    let ns = cause_ns(answer, "throttle");
-    let most = wait.throttled_ns + (wait.throttled_ns / 100).max(1_000_000);
-    let right = ns <= most && ns > wait.queued_ns / 2;
-    (!right).then(|| {
-        format!(
-            "throttle: {ns} ns of {} queued, and cpu.stat says {}",
-            wait.queued_ns, wait.throttled_ns
-        )
-    })
 }
 
 /// The chain of a lock wait must lead to the thread that released it, which slept meanwhile.
@@ -288,8 +266,9 @@ fn check_releaser(answer: &Value, truth: &Truth, end_unix_ns: u64) -> Option<Str
         .spans
         .values()
         .filter(|span| span.name == "lock.holder");
-    let holder = holders.min_by_key(|span| span.end_unix_ns.abs_diff(end_unix_ns))?;
-    let link = &cause(answer, "wait.notify")?["chain"][0];
+    let holder = holders.min_by_key(|span| span.end_unix_ns.abs_diff(end_unix_ns));
+    let holder = holder.expect("the program notes its holders");
+    let link = cause(answer, "wait.notify").map_or(&Value::Null, |cause| &cause["chain"][0]);
     let right = link["how"] == "woke" && link["tid"] == holder.tids[0];
     let right = right && link["cause"] == "wait.sleep";
     (!right).then(|| {
@@ -300,35 +279,61 @@ fn check_releaser(answer: &Value, truth: &Truth, end_unix_ns: u64) -> Option<Str
     })
 }
 
-/// The hogs must be named for about the share of the machine that they really had.
+/// The hogs must be blamed for what they had of the CPU that the thread waited for.
 ///
-/// Other programs may be running, so the truth is what the kernel counted for the hogs: of the time
-/// for which our thread was not on a CPU itself they had that share, on both CPUs together. Where
-/// the thread waited they may have had less, so half of the share must be found.
-fn check_hogs(answers: &[(Value, TrueWait)], phase: &HogPhase) -> Option<String> {
-    let cpus = thread::available_parallelism().map_or(1, usize::from) as u64;
-    let own_ns: u64 = answers.iter().map(|(_, wait)| wait.on_cpu_ns).sum();
-    let others_ns = (cpus * phase.wall_ns).saturating_sub(own_ns);
-    let share = phase.on_cpu_ns as f64 / others_ns as f64;
-    let waits = answers.iter().flat_map(|(answer, _)| queued_causes(answer));
-    let culprits = waits.flat_map(|cause| cause["culprits"].as_array().into_iter().flatten());
-    let hogs = culprits.filter(|culprit| culprit["name"] == "backup");
-    let blamed_ns: u64 = hogs.filter_map(|culprit| culprit["ns"].as_u64()).sum();
-    let queued_ns: u64 = answers.iter().map(|(_, wait)| wait.queued_ns).sum();
-    let blamed = blamed_ns as f64 / queued_ns as f64;
-    let (blamed_percent, percent) = (100.0 * blamed, 100.0 * share);
+/// That is all that they ran meanwhile, less what they can have run on the other CPUs: at most the
+/// whole time on each. So it is a lower bound, and a sharp one where the hogs have the machine to
+/// themselves.
+fn check_hogs(answers: &[(Value, TrueWait)]) -> Option<String> {
+    let others = thread::available_parallelism().map_or(1, usize::from) as u64 - 1;
+    let of_hogs =
+        |(answer, _): &(Value, TrueWait)| blamed_ns(answer, |culprit| culprit["name"] == "backup");
+    let blamed_ns: u64 = answers.iter().map(of_hogs).sum();
+    let sum = |of: fn(&TrueWait) -> u64| -> u64 { answers.iter().map(|(_, wait)| of(wait)).sum() };
+    let least_ns = sum(|wait| wait.rivals_ns).saturating_sub(others * sum(|wait| wait.wall_ns));
+    let queued_ns = sum(|wait| wait.queued_ns);
+    let percent = |ns: u64| 100.0 * ns as f64 / queued_ns as f64;
+    let (blamed, least) = (percent(blamed_ns), percent(least_ns));
     eprintln!(
-        "contend: backup had {percent:.0} % of the CPUs and {blamed_percent:.0} % of the blame"
+        "contend: backup had at least {least:.1} % of the wait, and {blamed:.1} % of the blame"
     );
-    (blamed < share / 2.0).then(|| {
-        format!("contend: backup had {percent} % of the CPUs and {blamed_percent} % of the blame")
+    (blamed < least - 5.0).then(|| {
+        format!("contend: backup had at least {least} % of the wait, and {blamed} % of the blame")
     })
 }
 
-fn queued_causes(answer: &Value) -> impl Iterator<Item = &Value> {
-    ["runq.wakeup", "runq.preempted"]
-        .into_iter()
-        .filter_map(|name| cause(answer, name))
+/// On one CPU the hogs have run for exactly as long as the thread waited for them: that is their
+/// blame, but for waits in which more others ran than are named.
+fn check_share(answer: &Value, wait: &TrueWait, outside_ns: u64) -> Option<String> {
+    let hogs_ns = blamed_ns(answer, |culprit| culprit["name"] == "backup");
+    let unnamed_ns = blamed_ns(answer, |culprit| {
+        culprit["kind"] == "rest" || culprit["kind"] == "uncovered"
+    });
+    let ran_ns = wait.rivals_ns;
+    let right = near(
+        ran_ns.clamp(hogs_ns, hogs_ns + unnamed_ns),
+        ran_ns,
+        outside_ns,
+    );
+    let line = format!(
+        "share: backup ran {} ms, is blamed for {} ms, and {} ms are not named",
+        ran_ns as f64 / 1e6,
+        hogs_ns as f64 / 1e6,
+        unnamed_ns as f64 / 1e6
+    );
+    eprintln!("{line}");
+    (!right).then_some(line)
+}
+
+/// Of the time on queues, what some culprits are blamed for.
+fn blamed_ns(answer: &Value, is_one: impl Fn(&Value) -> bool) -> u64 {
+    let causes = ["runq.wakeup", "runq.preempted"].into_iter();
+    let causes = causes.filter_map(|name| cause(answer, name));
+    let culprits = causes.flat_map(|cause| cause["culprits"].as_array().into_iter().flatten());
+    culprits
+        .filter(|culprit| is_one(culprit))
+        .filter_map(|culprit| culprit["ns"].as_u64())
+        .sum()
 }
 
 /// The identities of contract.md: nothing is lost and nothing counted twice.
@@ -362,7 +367,8 @@ fn cause_ns(answer: &Value, name: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Within 1 % or 1 ms, whichever is larger, but for what the truth does not cover.
+/// Within 1 % or 1 ms, whichever is larger; more by no more than what the truth does not cover.
 fn near(answer_ns: u64, truth_ns: u64, outside_ns: u64) -> bool {
-    answer_ns.abs_diff(truth_ns) <= (truth_ns / 100).max(1_000_000) + outside_ns
+    let slack_ns = (truth_ns / 100).max(1_000_000);
+    answer_ns + slack_ns >= truth_ns && answer_ns <= truth_ns + slack_ns + outside_ns
 }

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Known waits inside known spans: sleep, lock, pipe, CPU contention, CPU limit.
+"""Known waits inside known spans: sleep, lock, pipe, CPU contention on all CPUs and on one, CPU limit.
 
 Each kind of span runs many times with a trifling wait first, so that the join learns it, and then
 a few times with a long one. The truth of a long wait comes from this program's own clock and from
-what the kernel counts: for the thread (/proc/thread-self/schedstat: nanoseconds on a CPU and
-nanoseconds queued for one) and, where CPU_STAT_FILE names its cgroup's `cpu.stat`, throttled time.
-It never comes from Lacuna:
+what the kernel counts (readings.py): for the thread (schedstat: nanoseconds on a CPU and nanoseconds
+queued for one), for its rivals (nanoseconds on a CPU, together) and, where CPU_STAT_FILE names its
+cgroup's `cpu.stat`, throttled time. It never comes from Lacuna:
 
-    wait TRACE_ID SPAN_ID KIND WALL_NS ON_CPU_NS QUEUED_NS THROTTLED_NS
+    wait TRACE_ID SPAN_ID KIND WALL_NS ON_CPU_NS QUEUED_NS THROTTLED_NS RIVALS_NS
 
 CPU hogs and the CPU limit are the test's: before the long waits of a kind the program prints
-`ready KIND`, and goes on when it has read a line. Usage: waits.py WARM_UP LONG
+`ready KIND`, and goes on when it has read a line, of the process ids of the rivals if there are any.
+Usage: waits.py WARM_UP LONG
 """
 
 import contextlib
@@ -22,6 +23,7 @@ import time
 
 from opentelemetry import trace
 
+import readings
 from with_truth import write_truth
 
 tracer = trace.get_tracer("waits")
@@ -31,34 +33,19 @@ SHORT_WAIT_S = 0.001
 LONG_WORK = 400
 SHORT_WORK = 1
 
-CPU_STAT_FILE = os.environ.get("CPU_STAT_FILE")
+CPUS = os.sched_getaffinity(0)
 
-
-def throttled_ns() -> int:
-    """What the cgroup's own `cpu.stat` says: `throttled_time` (v1, ns) or `throttled_usec` (v2)."""
-    if not CPU_STAT_FILE:
-        return 0
-    with open(CPU_STAT_FILE, encoding="ascii") as file:
-        counts = dict(line.split() for line in file)
-    if "throttled_time" in counts:
-        return int(counts["throttled_time"])
-    return 1000 * int(counts["throttled_usec"])
-
-
-def readings() -> tuple[int, int, int, int]:
-    """This thread's wall time, time on a CPU, time queued, and its cgroup's throttled time; ns."""
-    with open("/proc/thread-self/schedstat", encoding="ascii") as file:
-        on_cpu, queued, _ = map(int, file.read().split())
-    return time.monotonic_ns(), on_cpu, queued, throttled_ns()
+# Process ids of the hogs, while there are any.
+rivals: list[str] = []
 
 
 @contextlib.contextmanager
 def metered(kind: str):
     """A span of that name around what is done within, and the truth about it in a line."""
     with tracer.start_as_current_span(kind) as span:
-        begin = readings()
+        begin = readings.read(rivals)
         yield
-        amounts = " ".join(str(b - a) for a, b in zip(begin, readings()))
+        amounts = begin.until(readings.read(rivals))
         context = span.get_span_context()
     write_truth(f"wait {context.trace_id:032x} {context.span_id:016x} {kind} {amounts}")
 
@@ -116,6 +103,15 @@ def contend(long: bool) -> None:
         hash_rounds(LONG_WORK if long else SHORT_WORK)
 
 
+def share(long: bool) -> None:
+    """Needs the only CPU that its rivals may be on: it waits for as long as they have it."""
+    for process in (0, *map(int, rivals)):
+        os.sched_setaffinity(process, {min(CPUS)})
+    with metered("share"):
+        hash_rounds(LONG_WORK if long else SHORT_WORK)
+    os.sched_setaffinity(0, CPUS)
+
+
 def throttle(long: bool) -> None:
     """Needs more CPU than its cgroup may have; the test sets the limit."""
     with metered("throttle"):
@@ -123,11 +119,11 @@ def throttle(long: bool) -> None:
 
 
 def main(warm_up: int, long: int) -> None:
-    for kind in (sleep, lock, pipe, contend, throttle):
+    for kind in (sleep, lock, pipe, contend, share, throttle):
         for _ in range(warm_up):
             kind(long=False)
         print("ready", kind.__name__, flush=True)
-        sys.stdin.readline()
+        rivals[:] = sys.stdin.readline().split()
         for _ in range(long):
             kind(long=True)
     print("ready end", flush=True)
