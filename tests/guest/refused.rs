@@ -17,11 +17,13 @@ use crate::spans;
 /// The capabilities that the program is given where it is not started by root, as `doctor` names them.
 const GRANTED: &str = "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search,+syslog";
 
-/// With these capabilities, as `setpriv` says it.
+/// With these capabilities, as `setpriv` says it, and with the locked memory that `doctor` asks for where
+/// BPF memory counts to it.
 fn with_capabilities(set: &str) -> Vec<String> {
-    ["setpriv", "--inh-caps=-all", "--bounding-set", set]
-        .map(str::to_owned)
-        .to_vec()
+    let memory = ["prlimit", "--memlock=unlimited"];
+    let capabilities = ["setpriv", "--inh-caps=-all", "--bounding-set", set];
+    let words = memory.iter().chain(&capabilities);
+    words.map(|word| (*word).to_owned()).collect()
 }
 
 /// `doctor` says that this check costs everything, and all that would observe is refused with `words`.
