@@ -222,7 +222,7 @@ impl Part {
 
 /// Amounts agree to this part: to 1 %, and to 5 % on an emulated machine, whose virtual CPUs lose the
 /// host at any instruction, also between two readings of a clock.
-fn tolerance() -> u64 {
+pub fn tolerance() -> u64 {
     if kernel::emulated() { 20 } else { 100 }
 }
 
