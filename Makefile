@@ -24,10 +24,12 @@ demo: build
 	@scripts/venv demo/requirements.txt
 	@$(SUDO) demo/run target/release/lacuna
 
-test: deps
+test:
+	@scripts/deps kernels
 	@scripts/test
 
-matrix: deps
+matrix:
+	@scripts/deps kernels
 	@scripts/matrix $(KERNEL) --record
 
 bench: deps
