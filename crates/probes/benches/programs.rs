@@ -28,6 +28,7 @@ use game::Failure;
 use game::PingPong;
 use lacuna_probes::Config;
 use lacuna_probes::Probes;
+use lacuna_probes::ProgramCost;
 use lacuna_probes::RunStats;
 use lacuna_probes::Watch;
 use libbpf_rs::query::ProgInfoIter;
@@ -38,34 +39,47 @@ use std::mem::MaybeUninit;
 use std::time::Duration;
 use std::time::Instant;
 
-const ROUNDS: usize = 3;
-const WINDOW: Duration = Duration::from_millis(800);
+const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_millis(800);
+/// How often and how long the kernel counts what the programs cost, in each round.
+const WINDOWS: usize = 10;
+const WINDOW: Duration = Duration::from_millis(20);
 const KINDS: [&str; 5] = ["nothing", "empty", "unwatched", "watched", "merged"];
 
-/// Drains while a ping-pong runs; its rate, and what the programs cost meanwhile.
-fn round(probes: Option<&mut Probes>) -> Result<(f64, RunStats, u64), Failure> {
+/// The rate of a ping-pong while its records are drained, and how many those were.
+fn rate(probes: Option<&mut Probes>) -> Result<(f64, u64), Failure> {
     let game = PingPong::start()?;
     let mut records = 0;
-    let mut costs = RunStats::default();
     match probes {
-        None => std::thread::sleep(WINDOW),
+        None => std::thread::sleep(ROUND),
         Some(probes) => {
-            let end = Instant::now() + WINDOW / 2;
+            let end = Instant::now() + ROUND;
             while Instant::now() < end {
-                probes.wait(Duration::from_millis(20))?;
-                records += probes.drain(&mut |_| ())?.records;
-            }
-            costs = probes.run_stats(Duration::from_millis(20))?;
-            while Instant::now() < end + WINDOW / 2 {
-                probes.wait(Duration::from_millis(20))?;
+                probes.wait(WINDOW)?;
                 records += probes.drain(&mut |_| ())?.records;
             }
         }
     }
-    Ok((game.finish()?, costs, records))
+    Ok((game.finish()?, records))
 }
 
-fn play(kind: &str) -> Result<(f64, RunStats, u64), Failure> {
+/// What the programs, the empty ones too, cost in each of some short windows: other work disturbs
+/// many of them, and hardly the median of all.
+fn costs(probes: &mut Probes) -> Result<Vec<RunStats>, Failure> {
+    let game = PingPong::start()?;
+    let mut windows = Vec::new();
+    for _ in 0..WINDOWS {
+        let before = runs_of("empty_");
+        let mut window = probes.run_stats(WINDOW)?;
+        window.programs.extend(since(before));
+        windows.push(window);
+        probes.drain(&mut |_| ())?;
+    }
+    game.finish()?;
+    Ok(windows)
+}
+
+fn play(kind: &str) -> Result<(f64, Vec<RunStats>), Failure> {
     let mut storage = MaybeUninit::uninit();
     let mut floor = empty::EmptySkelBuilder::default()
         .open(&mut storage)?
@@ -74,7 +88,7 @@ fn play(kind: &str) -> Result<(f64, RunStats, u64), Failure> {
         floor.attach()?;
     }
     if matches!(kind, "nothing" | "empty") {
-        return round(None);
+        return Ok((rate(None)?.0, Vec::new()));
     }
     let mut probes = Probes::load(
         &Config {
@@ -87,20 +101,13 @@ fn play(kind: &str) -> Result<(f64, RunStats, u64), Failure> {
     if kind != "unwatched" {
         probes.watch_process(std::process::id())?;
     }
-    let before = runs_of("empty_");
-    let (rate, mut costs, records) = round(Some(&mut probes))?;
-    for (before, after) in before.into_iter().zip(runs_of("empty_")) {
-        costs.programs.push(lacuna_probes::ProgramCost {
-            name: after.0,
-            runs: after.1 - before.1,
-            ns: after.2 - before.2,
-        });
-    }
+    let (rate, records) = rate(Some(&mut probes))?;
+    let costs = costs(&mut probes)?;
     println!(
         "{kind}: lost {} of {records} records",
         probes.counters()?.ring_drops
     );
-    Ok((rate, costs, records))
+    Ok((rate, costs))
 }
 
 /// Name, runs and nanoseconds of the programs that are called so.
@@ -114,6 +121,24 @@ fn runs_of(prefix: &str) -> Vec<(String, u64, u64)> {
         .collect()
 }
 
+/// What the programs of `before` have cost since.
+fn since(before: Vec<(String, u64, u64)>) -> impl Iterator<Item = ProgramCost> {
+    let after = runs_of("");
+    before.into_iter().filter_map(move |(name, runs, ns)| {
+        let now = after.iter().find(|program| program.0 == name)?;
+        Some(ProgramCost {
+            runs: now.1.saturating_sub(runs),
+            ns: now.2.saturating_sub(ns),
+            name,
+        })
+    })
+}
+
+/// Nanoseconds a run; nothing where it did not run.
+fn each(program: &ProgramCost) -> Option<f64> {
+    (program.runs > 0).then(|| program.ns as f64 / program.runs as f64)
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
@@ -124,9 +149,9 @@ fn main() -> Result<(), Failure> {
     let mut costs: [Vec<RunStats>; KINDS.len()] = Default::default();
     for _ in 0..ROUNDS {
         for (place, kind) in KINDS.into_iter().enumerate() {
-            let (rate, cost, _) = play(kind)?;
+            let (rate, cost) = play(kind)?;
             rates[place].push(rate);
-            costs[place].push(cost);
+            costs[place].extend(cost);
         }
     }
     println!("\nround trips a second (two switches each), median of {ROUNDS}");
@@ -146,10 +171,8 @@ fn main() -> Result<(), Failure> {
             "empty_waking",
             "sched_waking",
         ] {
-            let of = |cost: &RunStats| {
-                let program = cost.programs.iter().find(|program| program.name == name)?;
-                (program.runs > 0).then(|| program.ns as f64 / program.runs as f64)
-            };
+            let of =
+                |cost: &RunStats| each(cost.programs.iter().find(|program| program.name == name)?);
             let runs: Vec<f64> = costs.iter().filter_map(of).collect();
             let least = runs.iter().copied().fold(f64::INFINITY, f64::min);
             println!("  {name:<14} {:>6.0} {least:>6.0}", median(runs));

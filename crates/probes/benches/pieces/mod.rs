@@ -16,10 +16,13 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/pieces.skel.rs"));
 }
 
+use crate::WINDOW;
+use crate::each;
 use crate::game::Failure;
 use crate::game::PingPong;
 use crate::median;
 use crate::runs_of;
+use crate::since;
 use lacuna_probes::Config;
 use lacuna_probes::Probes;
 use lacuna_probes::Watch;
@@ -29,10 +32,8 @@ use libbpf_rs::skel::Skel;
 use libbpf_rs::skel::SkelBuilder;
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
-use std::time::Duration;
 
 const WINDOWS: usize = 30;
-const WINDOW: Duration = Duration::from_millis(20);
 const FLOOR: &str = "piece_nothing";
 
 /// Prints the median of each operation, less that of the program that does nothing.
@@ -59,14 +60,9 @@ pub(crate) fn print() -> Result<(), Failure> {
         let before = runs_of("piece_");
         probes.run_stats(WINDOW)?;
         reader.consume()?;
-        for (before, after) in before.into_iter().zip(runs_of("piece_")) {
-            let (runs, ns) = (after.1 - before.1, after.2 - before.2);
-            if runs > 0 {
-                costs
-                    .entry(after.0)
-                    .or_default()
-                    .push(ns as f64 / runs as f64);
-            }
+        for program in since(before) {
+            let runs = each(&program);
+            costs.entry(program.name).or_default().extend(runs);
         }
     }
     game.finish()?;
