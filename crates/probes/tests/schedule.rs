@@ -310,6 +310,9 @@ fn root_the_waker_is_the_thread_that_woke_or_the_interrupt() {
 /// place to switch, unless it is preemptible itself.
 const POLLED: usize = 15_000;
 
+/// A wait that is worth looking at.
+const LONG_NS: Ns = 1_000_000;
+
 /// One long system call after the other.
 fn poll_for_long(go_on: GoOn<'_>) {
     let ready = rustix::event::eventfd(1, EventfdFlags::empty()).unwrap();
@@ -345,22 +348,32 @@ fn root_behind_a_long_system_call_the_whole_wait_is_for_the_cpu() {
     in_kernel.finish();
     session.drain_past(now());
     let culprit = session.id(in_kernel_tid);
-    let (mut wakings, mut waited, mut queued, mut blamed) = (0, 0, 0, 0);
     let cycles = session.cycles(session.id(tid), 0, u64::MAX);
-    let slept = |cycle: &&&Cycle| cycle.off.state == OffState::Sleeping && cycle.migrated.is_none();
-    for cycle in cycles.iter().filter(slept) {
-        let Some(waking) = cycle.waking.filter(|waking| *waking > cycle.off.at) else {
-            continue;
-        };
-        wakings += 1;
-        waited += cycle.end - waking;
-        queued += queued_ns(cycle);
-        let of = |(thread, ns): &(_, u64)| if *thread == culprit { *ns } else { 0 };
-        blamed += cycle.blame.culprits.iter().map(of).sum::<u64>();
-    }
+    let woken_at = |cycle: &&Cycle| cycle.waking.filter(|waking| *waking > cycle.off.at);
+    let wakings = cycles.iter().filter_map(woken_at).count();
     assert!(wakings >= 50, "it was woken from its sleeps: {wakings}");
-    assert_close("queued", queued, waited, 20_000 * wakings);
     // A preemptible kernel switches within the call: then nobody waits for long.
-    let long_ns = 50_000_000;
-    assert!(blamed > 0 || waited < long_ns, "the caller is named");
+    let waited = |cycle: &Cycle| woken_at(&cycle).map_or(0, |waking| cycle.end - waking);
+    let long: Vec<&&Cycle> = cycles.iter().filter(|c| waited(c) >= LONG_NS).collect();
+    let enqueue_ns = if kernel::emulated() {
+        1_000_000
+    } else {
+        200_000
+    };
+    let part = |cycle: &&&Cycle| Part {
+        measured: queued_ns(cycle),
+        truth: waited(cycle),
+        slack: enqueue_ns,
+    };
+    let parts: Vec<Part> = long.iter().map(part).collect();
+    assert_each_close("queued", &parts, 0);
+    let is_culprit = |(thread, _): &&(ThreadId, Ns)| *thread == culprit;
+    let blamed = long
+        .iter()
+        .filter(|cycle| cycle.blame.culprits.iter().any(|who| is_culprit(&who)));
+    // Beside other programs it may not be among the few that are named.
+    assert!(
+        blamed.count() >= long.len() / 10,
+        "the caller is named: {long:#?}"
+    );
 }
