@@ -17,6 +17,7 @@ mod crowd;
 mod doctor;
 mod killed;
 mod machine;
+mod memory;
 mod pids;
 mod pool;
 mod refused;
