@@ -18,6 +18,9 @@ const REASON_BYTES_MAX: usize = 1_000;
 /// What libbpf says of a tracepoint that the kernel's type information does not know.
 const ABSENT: &str = "failed to find kernel BTF type ID";
 
+/// What the kernel says where a capability is missing or lockdown forbids it.
+const NOT_PERMITTED: &str = "Operation not permitted";
+
 /// What a hook is for.
 enum Use {
     /// Without it no stretch of time can be told.
@@ -61,17 +64,19 @@ pub(super) fn check(report: &HookReport) -> Check {
         program => format!("hook {} ({program})", report.hook),
     };
     let error = match &report.outcome {
-        Ok(()) => return Check::ok(name, "loads and attaches"),
+        Ok(()) => return Check::ok(name, "loaded and attached"),
         Err(error) => error,
     };
     if !error.contains(ABSENT) {
-        return Check::missing(
-            name,
-            format!("refused: {}", shortened(error)),
-            every_cause(),
-            "the other checks say why a kernel refuses programs; if none does, this kernel is not \
-             supported yet, and the text of the refusal belongs into a report",
-        );
+        let fix = match error.starts_with(NOT_PERMITTED) {
+            true => "as above: it is for want of a capability, or because of lockdown",
+            false => {
+                "the other checks say why a kernel refuses programs; if none does, this kernel is \
+                 not supported yet, and the text of the refusal belongs into a report"
+            }
+        };
+        let why = format!("refused: {}", shortened(error));
+        return Check::missing(name, why, every_cause(), fix);
     }
     let fix = "boot a kernel that has this tracepoint";
     let why = "this kernel has no such tracepoint";
@@ -96,4 +101,23 @@ fn shortened(text: &str) -> String {
     format!("{}\n{}", end(first), end(rest))
         .trim_end()
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use lacuna_probes::HookReport;
+
+    use super::check;
+
+    #[test]
+    fn who_lacks_a_capability_is_not_told_that_the_kernel_is_not_supported() {
+        let mut report = HookReport {
+            program: "on_switch".into(),
+            hook: "tp_btf/sched_switch".into(),
+            outcome: Err("Operation not permitted (os error 1)".into()),
+        };
+        assert!(check(&report).fix.contains("for want of a capability"));
+        report.outcome = Err("Invalid argument".into());
+        assert!(check(&report).fix.contains("not supported yet"));
+    }
 }

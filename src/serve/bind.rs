@@ -54,9 +54,9 @@ impl Bound {
 /// Why nothing listens at an address.
 #[derive(Debug)]
 pub(crate) struct BindError {
-    flag: String,
-    address: Address,
-    source: io::Error,
+    pub(super) flag: String,
+    pub(super) address: Address,
+    pub(super) source: io::Error,
 }
 
 impl fmt::Display for BindError {
@@ -78,6 +78,12 @@ impl fmt::Display for BindError {
                 write!(
                     f,
                     "another process listens there; stop it or choose another with {flag}"
+                )
+            }
+            (io::ErrorKind::PermissionDenied, Address::Unix(_)) => {
+                write!(
+                    f,
+                    "this user may not make a file there; run as root or choose another place with {flag}"
                 )
             }
             _ => write!(f, "{source}"),

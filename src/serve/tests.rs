@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::PermissionsExt;
@@ -75,6 +76,20 @@ fn a_host_that_is_not_ours_is_said_to_be_so() {
     assert!(
         refusal.starts_with("cannot listen at 192.0.2.1:0 (--api): "),
         "{refusal}"
+    );
+}
+
+#[test]
+fn a_place_that_is_not_ours_is_said_with_what_to_do() {
+    let error = BindError {
+        flag: "--api".to_string(),
+        address: unix(Path::new("/run/lacuna/api.sock")),
+        source: ErrorKind::PermissionDenied.into(),
+    };
+    assert_eq!(
+        error.to_string(),
+        "cannot listen at unix:/run/lacuna/api.sock (--api): this user may not make a file there; \
+         run as root or choose another place with --api"
     );
 }
 

@@ -92,9 +92,9 @@ pub fn compile(name: &str) -> PathBuf {
     program
 }
 
-/// A CPU cgroup of our own, version 1 or 2; removed when dropped, once it is empty.
+/// A CPU cgroup of our own, version 1 or 2.
 pub struct CpuGroup {
-    path: PathBuf,
+    folder: Folder,
     v2: bool,
 }
 
@@ -116,24 +116,24 @@ impl CpuGroup {
     }
 
     pub fn nested(&self, name: &str) -> CpuGroup {
-        CpuGroup::within(&self.path, name, self.v2)
+        CpuGroup::within(&self.folder.path, name, self.v2)
     }
 
     fn within(parent: &Path, name: &str, v2: bool) -> CpuGroup {
         if v2 {
             fs::write(parent.join("cgroup.subtree_control"), "+cpu").unwrap();
         }
-        let path = parent.join(name);
-        fs::create_dir(&path).unwrap();
+        let folder = Folder::make(parent.join(name));
         if v2 {
-            fs::write(path.join("cgroup.type"), "threaded").unwrap();
+            fs::write(folder.path.join("cgroup.type"), "threaded").unwrap();
         }
-        CpuGroup { path, v2 }
+        CpuGroup { folder, v2 }
     }
 
     /// Microseconds of CPU in each period.
     pub fn limit(&self, quota_us: u64, period_us: u64) {
-        let write = |file: &str, text: String| fs::write(self.path.join(file), text).unwrap();
+        let write =
+            |file: &str, text: String| fs::write(self.folder.path.join(file), text).unwrap();
         if self.v2 {
             write("cpu.max", format!("{quota_us} {period_us}"));
         } else {
@@ -145,12 +145,12 @@ impl CpuGroup {
     /// Moves a thread here.
     pub fn take(&self, tid: u32) {
         let file = if self.v2 { "cgroup.threads" } else { "tasks" };
-        fs::write(self.path.join(file), tid.to_string()).unwrap();
+        fs::write(self.folder.path.join(file), tid.to_string()).unwrap();
     }
 
     /// `cpu.stat`: throttled nanoseconds of all its queues.
     pub fn throttled_ns(&self) -> u64 {
-        let text = fs::read_to_string(self.path.join("cpu.stat")).unwrap();
+        let text = fs::read_to_string(self.folder.path.join("cpu.stat")).unwrap();
         let field = |name: &str, scale: u64| {
             let line = text.lines().find(|line| line.starts_with(name))?;
             let number: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
@@ -161,13 +161,30 @@ impl CpuGroup {
             .unwrap()
     }
 
-    /// The id that the kernel knows it by: the inode number of its directory.
+    /// The id that the kernel knows it by.
+    pub fn id(&self) -> u64 {
+        self.folder.id()
+    }
+}
+
+/// The directory of a cgroup of our own; removed when dropped, once the cgroup is empty.
+pub struct Folder {
+    pub path: PathBuf,
+}
+
+impl Folder {
+    pub fn make(path: PathBuf) -> Folder {
+        fs::create_dir(&path).unwrap();
+        Folder { path }
+    }
+
+    /// The id that the kernel knows the cgroup by: the inode number of its directory.
     pub fn id(&self) -> u64 {
         std::os::unix::fs::MetadataExt::ino(&fs::metadata(&self.path).unwrap())
     }
 }
 
-impl Drop for CpuGroup {
+impl Drop for Folder {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let _ = fs::remove_dir(&self.path);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A memory cgroup with a limit, and files whose pages are charged to whoever reads them first.
 
-use super::until;
+use super::kernel::Folder;
 use rustix::fs::Advice;
 use std::fs;
 use std::fs::File;
@@ -17,9 +17,9 @@ const DISK_BYTES: u64 = 256 << 20;
 const V1: &str = "/sys/fs/cgroup/memory";
 const V2: &str = "/sys/fs/cgroup";
 
-/// A memory cgroup of our own, version 1 or 2; removed when dropped, once it is empty.
+/// A memory cgroup of our own, version 1 or 2.
 pub struct MemoryGroup {
-    path: PathBuf,
+    folder: Folder,
     v2: bool,
 }
 
@@ -28,17 +28,17 @@ impl MemoryGroup {
         let v2 = !Path::new(V1).exists();
         let root = if v2 { V2 } else { V1 };
         let path = Path::new(root).join(format!("lacuna-{name}-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        MemoryGroup { path, v2 }
+        let folder = Folder::make(path);
+        MemoryGroup { folder, v2 }
     }
 
     pub fn nested(&self, name: &str) -> MemoryGroup {
         if self.v2 {
-            fs::write(self.path.join("cgroup.subtree_control"), "+memory").unwrap();
+            fs::write(self.folder.path.join("cgroup.subtree_control"), "+memory").unwrap();
         }
-        let path = self.path.join(name);
-        fs::create_dir(&path).unwrap();
-        MemoryGroup { path, v2: self.v2 }
+        let folder = Folder::make(self.folder.path.join(name));
+        let v2 = self.v2;
+        MemoryGroup { folder, v2 }
     }
 
     /// Bytes that all in it may use together.
@@ -48,21 +48,21 @@ impl MemoryGroup {
         } else {
             "memory.limit_in_bytes"
         };
-        fs::write(self.path.join(file), bytes.to_string()).unwrap();
+        fs::write(self.folder.path.join(file), bytes.to_string()).unwrap();
     }
 
     /// Moves a process here; what it uses already stays where it was charged.
     pub fn take(&self, pid: u32) {
-        fs::write(self.path.join("cgroup.procs"), pid.to_string()).unwrap();
+        fs::write(self.folder.path.join("cgroup.procs"), pid.to_string()).unwrap();
     }
 
     /// How often its use has hit the limit: at least once for each time that it was reclaimed for.
     pub fn hits(&self) -> u64 {
         let number = |text: &str| text.trim().parse().unwrap();
         if !self.v2 {
-            return number(&fs::read_to_string(self.path.join("memory.failcnt")).unwrap());
+            return number(&fs::read_to_string(self.folder.path.join("memory.failcnt")).unwrap());
         }
-        let text = fs::read_to_string(self.path.join("memory.events.local")).unwrap();
+        let text = fs::read_to_string(self.folder.path.join("memory.events.local")).unwrap();
         number(
             text.lines()
                 .find_map(|line| line.strip_prefix("max "))
@@ -73,27 +73,15 @@ impl MemoryGroup {
     /// Where to write which amount to have the writer itself reclaim all that the group holds.
     pub fn reclaim_control(&self) -> (PathBuf, &'static str) {
         if self.v2 {
-            (self.path.join("memory.reclaim"), "1G")
+            (self.folder.path.join("memory.reclaim"), "1G")
         } else {
-            (self.path.join("memory.force_empty"), "0")
+            (self.folder.path.join("memory.force_empty"), "0")
         }
     }
 
-    /// The id that the kernel knows it by: the inode number of its directory.
+    /// The id that the kernel knows it by.
     pub fn id(&self) -> u64 {
-        std::os::unix::fs::MetadataExt::ino(&fs::metadata(&self.path).unwrap())
-    }
-}
-
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let _ = fs::remove_dir(&self.path);
-            return;
-        }
-        until("the cgroup to be empty", || {
-            fs::remove_dir(&self.path).is_ok()
-        });
+        self.folder.id()
     }
 }
 

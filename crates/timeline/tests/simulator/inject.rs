@@ -212,6 +212,7 @@ fn cycles_of(own: &[Sent]) -> Vec<usize> {
 /// Records after one that was never numbered.
 fn renumber(own: &mut [Sent], gone: u64) {
     for sent in own {
+        let is_snapshot = matches!(sent.event, Event::Snapshot(_));
         let seq = match &mut sent.event {
             Event::Cycle(cycle) => &mut cycle.seq,
             Event::Merged(merged) => &mut merged.seq,
@@ -219,14 +220,7 @@ fn renumber(own: &mut [Sent], gone: u64) {
             Event::Snapshot(snapshot) => &mut snapshot.seq,
             _ => continue,
         };
-        if *seq > gone || (*seq == gone && matches!(sent.event, Event::Snapshot(_))) {
-            let seq = match &mut sent.event {
-                Event::Cycle(cycle) => &mut cycle.seq,
-                Event::Merged(merged) => &mut merged.seq,
-                Event::Exit(exit) => &mut exit.seq,
-                Event::Snapshot(snapshot) => &mut snapshot.seq,
-                _ => continue,
-            };
+        if *seq > gone || (*seq == gone && is_snapshot) {
             *seq -= 1;
         }
     }
