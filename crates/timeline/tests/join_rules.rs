@@ -306,6 +306,38 @@ fn claims_that_only_say_where_a_span_started_are_not_believed() {
 }
 
 #[test]
+fn claims_of_a_thread_whose_records_are_lost_are_not_borne_out() {
+    let mut threads = two();
+    threads[0].lost = true;
+    let joined = after(&beats(threads), 400, native(40));
+    assert_eq!((joined.thread, joined.claim), (None, Claim::Unproved));
+    // Where they were borne out before, a lost record does not contradict one.
+    let known = beats(two());
+    let mut joiner = Joiner::default();
+    for i in 0..25 {
+        let claims = native(40);
+        joiner.observe(
+            &SpanFacts {
+                claims,
+                ..beat_span(i)
+            },
+            &known,
+        );
+    }
+    let mut threads = two();
+    threads[0].lost = true;
+    let asked = SpanFacts {
+        claims: native(40),
+        ..beat_span(26)
+    };
+    let joined = joiner.join(&asked, &beats(threads));
+    assert_eq!(
+        (joined.thread, joined.claim),
+        (Some(ThreadId(40)), Claim::Honoured)
+    );
+}
+
+#[test]
 fn the_only_thread_since_birth_is_joined_at_once() {
     let alone = beats(vec![beat(40, 0, MS, 97 * MS)]);
     let joined = Joiner::default().observe(&beat_span(1), &alone);

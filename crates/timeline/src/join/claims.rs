@@ -28,8 +28,8 @@ pub(super) enum Checked {
     Nobody,
     /// The thread meant was off the CPU at the start or the end.
     False(ThreadId),
-    /// The thread meant was on a CPU, or may have been, at both.
-    Fits(ThreadId),
+    /// The thread meant was on a CPU, or may have been, at both; and whether that is certain.
+    Fits(ThreadId, bool),
     /// Several threads are meant and fit: it tells nothing.
     Several,
 }
@@ -55,14 +55,15 @@ pub(super) fn check(
             named.push((facts.thread, lives(facts, ends)));
         }
     });
-    let fits = |&&(thread, lives): &&(ThreadId, bool)| {
-        lives && at_all(presence, thread, ends) != OnCpu::No
+    let fits = |&(thread, lives): &(ThreadId, bool)| {
+        let on = at_all(presence, thread, ends);
+        (lives && on != OnCpu::No).then_some((thread, on == OnCpu::Yes))
     };
     let judge = |meant: &[(ThreadId, bool)]| {
-        let mut fitting = meant.iter().filter(fits);
+        let mut fitting = meant.iter().filter_map(fits);
         match (fitting.next(), fitting.next(), meant.iter().find(|m| m.1)) {
             (Some(_), Some(_), _) => Checked::Several,
-            (Some(one), None, _) => Checked::Fits(one.0),
+            (Some((one, sure)), None, _) => Checked::Fits(one, sure),
             (None, _, Some(alive)) => Checked::False(alive.0),
             (None, _, None) => Checked::Nobody,
         }

@@ -41,9 +41,9 @@ pub(super) fn decide(
     joined.claim = match checked {
         Checked::Absent | Checked::Several => Claim::Absent,
         Checked::Nobody | Checked::False(_) => Claim::Refused,
-        Checked::Fits(_) => Claim::Unproved,
+        Checked::Fits(..) => Claim::Unproved,
     };
-    if let (Checked::Fits(claimed), Some(thread)) = (checked, joined.thread)
+    if let (Checked::Fits(claimed, _), Some(thread)) = (checked, joined.thread)
         && claimed != thread
     {
         return Joined {
@@ -62,7 +62,7 @@ fn by_claim(
     found: &Found,
     checked: Checked,
 ) -> Option<Joined> {
-    let Checked::Fits(thread) = checked else {
+    let Checked::Fits(thread, _) = checked else {
         return None;
     };
     let (claims, contradicted) = process.kinds.get(&outline.kind)?.claims();

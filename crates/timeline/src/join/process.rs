@@ -249,9 +249,10 @@ impl Process {
         let shares = &self.shares;
         if let Some(kind) = self.kinds.get_mut(&span.kind) {
             match checked {
-                Checked::Fits(_) => kind.note_claim(true),
+                Checked::Fits(_, true) => kind.note_claim(true),
                 Checked::False(_) => kind.note_claim(false),
-                Checked::Absent | Checked::Nobody | Checked::Several => {}
+                // What may have been bears nothing out.
+                Checked::Fits(_, false) | Checked::Absent | Checked::Nobody | Checked::Several => {}
             }
             kind.renew(lacks, &|thread| shares.busy(thread));
         }
