@@ -17,7 +17,6 @@ mod crowd;
 mod doctor;
 mod killed;
 mod machine;
-mod memory;
 mod pids;
 mod pool;
 mod refused;
