@@ -32,7 +32,8 @@ static __always_inline struct pt_regs *registers_of(struct cpu_state *cpu,
 	if (!reads_cheaply())
 		return (struct pt_regs *)bpf_task_pt_regs(task);
 	if (!cpu->registers_at)
-		cpu->registers_at = (u64)bpf_task_pt_regs(task) - (u64)task->stack;
+		cpu->registers_at = as_number(&cpu->registers_at, bpf_task_pt_regs(task)) -
+				    as_number(&cpu->registers_at, (u64)task->stack);
 	return bpf_core_cast(task->stack + cpu->registers_at, struct pt_regs);
 }
 

@@ -163,6 +163,19 @@ static __always_inline bool task_queued(struct task_struct *task)
 }
 
 /*
+ * An address to calculate with. What the verifier takes an address for, and so which arithmetic it
+ * allows, differs between kernels: `void *` is a number to 6.12 and memory to 6.18. What comes out of
+ * a map is a number to all of them. Without, the programs do not load on 6.2 to 6.16.
+ */
+static __always_inline u64 as_number(u64 *place, u64 address)
+{
+	volatile u64 *through = place;
+
+	*through = address;
+	return *through;
+}
+
+/*
  * 6.2 (a35b9af4ec2c "bpf: Add a kfunc for generic type cast") can give an address a type, so that reading
  * costs a load and no helper call; the verifier makes a wrong address read as 0. Before, a helper reads.
  * Without: root_the_waker_is_the_thread_that_woke_or_the_interrupt,
