@@ -180,6 +180,10 @@ fn root_what_a_user_may_not_open_is_named() {
     for name in ["api.sock", "below/api.sock"] {
         let api = format!("unix:{}", directory.path().join(name).display());
         let options = [&GRPC[..], &HTTP, &["--api", &api]].concat();
-        cannot_start(nobody(), &options, &[&api, "--api", "Permission denied"]);
+        cannot_start(
+            nobody(),
+            &options,
+            &[&api, "--api", "may not make a file there"],
+        );
     }
 }
