@@ -78,6 +78,17 @@ struct throttle_state {
 	u64 cgroup;
 };
 
+/*
+ * The limits above a queue. They are looked at in the CPU's memory, because the verifier follows each
+ * value on the stack through the loop over them.
+ */
+struct limits {
+	u64 throttled_periods; /* summed */
+	u64 shortest_period_ns;
+	u64 innermost; /* cgroups whose limits they are */
+	u64 outermost;
+};
+
 struct merged_state {
 	u64 start;
 	u64 end;
@@ -157,6 +168,7 @@ struct cpu_state {
 	struct occupant occupants[OCCUPANCY_ENTRIES];
 	struct record_slice slices[OCCUPANCY_WALK];
 	u64 frames[STACK_FRAMES];
+	struct limits limits;
 	struct thread_state fresh; /* a new thread's state is prepared here */
 };
 

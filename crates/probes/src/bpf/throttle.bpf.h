@@ -15,13 +15,6 @@
 #define LIMITS_MAX 8
 #define NO_QUOTA ((u64)-1)
 
-struct limits {
-	u64 throttled_periods; /* summed */
-	u64 shortest_period_ns;
-	u64 innermost; /* cgroups whose limits they are */
-	u64 outermost;
-};
-
 static __noinline int limits_above(struct cfs_rq *leaf, struct limits *limits)
 {
 	struct task_group *group = leaf->tg;
@@ -67,24 +60,24 @@ static __noinline u64 throttled_cgroup(struct cfs_rq *leaf)
 static __noinline int throttle_open(struct throttle_state *throttle, struct task_struct *task)
 {
 	struct cfs_rq *leaf = leaf_queue(task);
-	struct limits limits;
+	struct cpu_state *cpu = this_cpu();
 
 	throttle->leaf = 0;
-	if (!leaf)
+	if (!leaf || !cpu)
 		return 0;
-	limits_above(leaf, &limits);
-	if (limits.shortest_period_ns == NO_QUOTA)
+	limits_above(leaf, &cpu->limits);
+	if (cpu->limits.shortest_period_ns == NO_QUOTA)
 		return 0;
 	throttle->leaf = (u64)leaf;
 	throttle->clock = leaf->rq->clock;
 	throttle->began = queue_throttled_since(leaf);
 	throttle->sum = queue_throttled_ns(leaf);
-	throttle->periods = limits.throttled_periods;
+	throttle->periods = cpu->limits.throttled_periods;
 	throttle->closed_ns = 0;
 	throttle->cgroup = throttled_cgroup(leaf);
 	/* Before 6.18 it may strike later; where there is one only, it is that one. */
-	if (!throttle->cgroup && limits.innermost == limits.outermost)
-		throttle->cgroup = limits.innermost;
+	if (!throttle->cgroup && cpu->limits.innermost == cpu->limits.outermost)
+		throttle->cgroup = cpu->limits.innermost;
 	return 0;
 }
 
@@ -142,13 +135,13 @@ static __noinline int throttle_moved(struct throttle_state *throttle, struct tas
 static __always_inline bool throttled_once(struct throttle_state *throttle, struct cfs_rq *leaf,
 					   u64 off_ns)
 {
-	struct limits limits;
+	struct cpu_state *cpu = this_cpu();
 
-	if (!throttle->began || throttle->closed_ns)
+	if (!cpu || !throttle->began || throttle->closed_ns)
 		return false;
-	limits_above(leaf, &limits);
-	return limits.throttled_periods - throttle->periods <= 1 ||
-	       off_ns < limits.shortest_period_ns;
+	limits_above(leaf, &cpu->limits);
+	return cpu->limits.throttled_periods - throttle->periods <= 1 ||
+	       off_ns < cpu->limits.shortest_period_ns;
 }
 
 /*
