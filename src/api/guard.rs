@@ -17,9 +17,10 @@ use axum::http::header;
 use axum::http::header::HeaderName;
 use axum::http::uri::Authority;
 use axum::middleware::Next;
+use axum::response::IntoResponse;
 use axum::response::Response;
+use serde_json::json;
 
-use super::server::refusal;
 use crate::serve::Connection;
 use crate::serve::Peer;
 
@@ -85,4 +86,10 @@ fn reached(request: &Request) -> Option<IpAddr> {
         Peer::Tcp { local, .. } => Some(local.ip()),
         Peer::Unix { .. } => None,
     }
+}
+
+/// What whoever asks in vain is told: `{"error": why}`.
+pub(super) fn refusal(status: StatusCode, why: &str) -> Response {
+    let body = json!({"error": why}).to_string();
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

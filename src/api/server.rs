@@ -37,6 +37,7 @@ use super::QUESTIONS_BYTES_MAX;
 use super::WAIT_DEFAULT;
 use super::WAIT_MAX;
 use super::guard;
+use super::guard::refusal;
 use crate::answer::Explanation;
 use crate::answer::SpanList;
 use crate::cli::Address;
@@ -138,12 +139,6 @@ fn ok(answer: &impl Serialize) -> Response {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
-}
-
-/// `{"error": why}`
-pub(super) fn refusal(status: StatusCode, why: &str) -> Response {
-    let body = json!({"error": why}).to_string();
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 #[derive(Deserialize)]
