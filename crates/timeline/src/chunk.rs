@@ -77,7 +77,8 @@ impl Chunk {
 
     /// Its records, from the first.
     pub(crate) fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        let mut records = Records::of(Some(self));
+        let mut records = Records::none();
+        records.open(self);
         std::iter::from_fn(move || records.advance().then(|| records.record.clone()))
     }
 
@@ -112,16 +113,22 @@ pub(crate) struct Read<'r> {
 }
 
 impl<'c> Records<'c> {
-    /// Before the first record of a chunk; `None`: there are none.
-    pub(crate) fn of(chunk: Option<&'c Chunk>) -> Records<'c> {
-        let before = chunk.and_then(|chunk| chunk.before);
+    /// Of no chunk.
+    pub(crate) fn none() -> Records<'c> {
         Records {
-            input: Reader::new(chunk.map_or(&[], |chunk| &chunk.bytes)),
-            context: Context::new(before.unwrap_or_default()),
-            before,
-            last: before,
+            input: Reader::new(&[]),
+            context: Context::new(Last::default()),
+            before: None,
+            last: None,
             record: Record::blank(),
         }
+    }
+
+    /// Goes before the first record of a chunk. All of this is a kilobyte, so it is changed in place.
+    pub(crate) fn open(&mut self, chunk: &'c Chunk) {
+        self.input = Reader::new(&chunk.bytes);
+        self.context.restart(chunk.before.unwrap_or_default());
+        self.last = chunk.before;
     }
 
     /// Reads the next record; false at the end, where there is no current one.

@@ -52,6 +52,12 @@ impl Context {
         }
     }
 
+    /// At the start of another chunk.
+    pub(crate) fn restart(&mut self, last: Last) {
+        self.last = last;
+        self.rings.clear();
+    }
+
     /// After a record.
     fn advance(&mut self, record: &Record) {
         self.last.seq = record.seq;

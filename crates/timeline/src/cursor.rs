@@ -26,7 +26,7 @@ impl<'r> Cursor<'r> {
         Cursor {
             chunks,
             place: 0,
-            records: Records::of(None),
+            records: Records::none(),
             is_at: false,
         }
     }
@@ -37,8 +37,7 @@ impl<'r> Cursor<'r> {
         let here = self.current().is_some_and(ahead)
             && self.chunks.end(self.place).is_some_and(|end| end > at);
         if !here {
-            self.open(self.chunks.after(at));
-            self.step();
+            self.is_at = self.open(self.chunks.after(at)) && self.records.advance();
         }
         while self.current().is_some_and(|read| read.record.end <= at) {
             self.step();
@@ -53,14 +52,18 @@ impl<'r> Cursor<'r> {
     /// Goes to the next record.
     pub(crate) fn step(&mut self) {
         self.is_at = self.records.advance();
-        while !self.is_at && self.place < self.chunks.len() {
-            self.open(self.place + 1);
+        while !self.is_at && self.open(self.place + 1) {
             self.is_at = self.records.advance();
         }
     }
 
-    fn open(&mut self, place: usize) {
+    /// Goes before the first record of a chunk; false where there is none at that place.
+    fn open(&mut self, place: usize) -> bool {
         self.place = place;
-        self.records = Records::of(self.chunks.get(place));
+        let chunk = self.chunks.get(place);
+        if let Some(chunk) = chunk {
+            self.records.open(chunk);
+        }
+        chunk.is_some()
     }
 }

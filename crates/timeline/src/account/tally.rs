@@ -42,7 +42,7 @@ pub(crate) fn least(amount_ns: Ns, part_ns: Ns, full_ns: Ns) -> Ns {
 }
 
 /// Causes that most accounts have at most; room for them is made at once.
-const SLOTS_USUAL: usize = 8;
+const SLOTS_USUAL: usize = 4;
 
 /// Whether a segment was on a CPU, runnable, or blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

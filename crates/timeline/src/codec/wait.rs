@@ -46,6 +46,14 @@ impl Default for Rings {
 }
 
 impl Rings {
+    /// Nothing was seen yet.
+    pub(super) fn clear(&mut self) {
+        self.words.fill(0);
+        self.next_word = 0;
+        self.waits.fill(Waited::NOTHING);
+        self.next_wait = 0;
+    }
+
     /// Writes an id as one byte where it was seen lately; codes below `base` are the caller's.
     pub(super) fn write_word(&mut self, out: &mut Writer<'_>, base: u8, word: u64) {
         if let Some(at) = self.words.iter().position(|&known| known == word) {
