@@ -3,7 +3,8 @@
 //!
 //! Run as root on a machine that does nothing else (`make bench`). It starts the release binary as a
 //! user would. Throughput is measured in interleaved rounds, so that a machine whose speed drifts
-//! slows all states alike; medians are printed. Budgets are in docs/overhead.md.
+//! slows all states alike; medians are printed. Budgets are in docs/overhead.md. What to measure may be
+//! named: `cargo bench --bench agent -- spans`.
 #![allow(clippy::print_stdout, reason = "printing figures is what it is for")]
 
 use std::io::BufRead;
@@ -61,8 +62,7 @@ fn main() {
     }
 }
 
-/// Whether a part is to be measured: `cargo bench --bench agent -- spans` names parts, and without a
-/// name it is all of them.
+/// Whether a part is to be measured; without any name all are.
 fn is_wanted(part: &str) -> bool {
     let mut names = std::env::args()
         .skip(1)
