@@ -29,6 +29,10 @@ use rustix::event::EventfdFlags;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::epoll;
+use rustix::process::Resource;
+use rustix::process::Rlimit;
+use rustix::process::getrlimit;
+use rustix::process::setrlimit;
 use std::time::Duration;
 
 /// Rounds of work; a mark is made every ten.
@@ -324,6 +328,14 @@ fn poll_for_long(go_on: GoOn<'_>) {
         epoll::EventFlags::IN,
     )
     .unwrap();
+    // The kernel polls no more descriptors at once than a process may have.
+    let allowed = getrlimit(Resource::Nofile);
+    let enough = |limit: Option<u64>| limit.map(|limit| limit.max(POLLED as u64));
+    let wanted = Rlimit {
+        current: enough(allowed.current),
+        maximum: enough(allowed.maximum),
+    };
+    setrlimit(Resource::Nofile, wanted).unwrap();
     let mut polled = vec![PollFd::new(&set, PollFlags::IN); POLLED];
     while go_on() {
         let found = rustix::event::poll(&mut polled, Some(&rustix::event::Timespec::default()));
