@@ -24,6 +24,8 @@ const WORK_NS: u64 = 1_500_000_000;
 const PERIOD_US: u64 = 50_000;
 /// Little, so that it is used up also on a machine whose CPUs are shared with much other work.
 const QUOTA_US: u64 = 4_000;
+/// How many of these a long one is; the longest period that the kernel takes is a second.
+const LONG: u64 = 18;
 
 /// Uses the CPU until told to stop.
 fn work(go_on: GoOn<'_>) {
@@ -184,10 +186,12 @@ fn root_a_hog_outside_is_not_the_limit() {
 fn root_the_outer_of_two_limits_is_named() {
     let outer = CpuGroup::new("outer");
     let inner = outer.nested("inner");
-    // Two threads share what the outer limit allows, so that the inner one is never reached: its
-    // threads would have to have the CPU for several slices in a row.
-    let (quota_us, period_us) = (3 * QUOTA_US, 3 * PERIOD_US);
-    let limits = [(&outer, quota_us, period_us), (&inner, quota_us, period_us)];
+    // Two threads share what the outer limit allows, so that the inner one is never reached: it is as
+    // large, and allows in its long period what the outer does in all of several.
+    let limits = [
+        (&outer, QUOTA_US, PERIOD_US),
+        (&inner, LONG * QUOTA_US, LONG * PERIOD_US),
+    ];
     let limited = limited(&[&inner, &outer], &limits);
     limited.assert_like_the_group();
     limited.assert_all_by(&outer, 2);
