@@ -10,6 +10,7 @@ use lacuna_timeline::account::How;
 use lacuna_timeline::account::Link;
 use lacuna_timeline::account::Share;
 use lacuna_timeline::event::Waker;
+use serde_json::Value;
 
 use crate::answer::CauseAnswer;
 use crate::answer::ChainLink;
@@ -66,6 +67,12 @@ fn evidence(share: &Share, names: &Names<'_>) -> Evidence {
     }
     if seen.throttled > 0 {
         more.insert("throttled_waits".to_owned(), seen.throttled.into());
+    }
+    // The field `reason` has place for the largest only.
+    if share.reasons.len() > 1 {
+        let reasons = share.reasons.iter();
+        let reasons = reasons.map(|&(reason, ns)| (reason.name().to_owned(), ns.into()));
+        more.insert("reasons".to_owned(), Value::Object(reasons.collect()));
     }
     Evidence {
         call: seen.calls.first().map(|&(call, _)| call.name()),

@@ -84,11 +84,27 @@ impl Report {
     pub(crate) fn unknown(&self) -> Vec<(String, u64)> {
         let causes = self.0["total"]["causes"].as_array().expect("causes");
         let unknown = causes.iter().filter(|cause| cause["cause"] == "unknown");
-        let reason = |cause: &Value| cause["reason"].as_str().expect("a reason").to_owned();
-        unknown
-            .map(|cause| (reason(cause), ns(&cause["ns"])))
-            .collect()
+        unknown.flat_map(reasons).collect()
     }
+}
+
+/// The reasons of one cause, which add up to it; where there is one only it is `reason`.
+fn reasons(cause: &Value) -> Vec<(String, u64)> {
+    let main = cause["reason"].as_str().expect("a reason");
+    let Some(reasons) = cause["evidence"]["reasons"].as_object() else {
+        return vec![(main.to_owned(), ns(&cause["ns"]))];
+    };
+    let reasons: Vec<_> = reasons
+        .iter()
+        .map(|(reason, amount)| (reason.clone(), ns(amount)))
+        .collect();
+    let sum: u64 = reasons.iter().map(|(_, ns)| ns).sum();
+    assert_eq!(sum, ns(&cause["ns"]), "{cause:#}");
+    assert!(
+        reasons.iter().any(|(reason, _)| reason == main),
+        "{cause:#}"
+    );
+    reasons
 }
 
 /// A number of an answer.
