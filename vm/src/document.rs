@@ -15,7 +15,7 @@ use crate::record::Records;
 const HEAD: &str = "\
 # Kernels
 
-Written by `make matrix` from `vm/kernels.toml` and from what its last run has shown; not by hand. A run that shows something else fails.
+Written by `make matrix` from `vm/kernels.toml` and from what its last run has shown; not by hand. A run that shows less fails.
 
 - **proved**: a test inside that kernel holds the cause against the kernel's own counters, or against the program that made the wait.
 - **yes**: every hook that it comes from loads and attaches there, and no test that is about this cause by itself has passed in that kernel.

@@ -87,7 +87,7 @@ struct MatrixArgs {
     #[arg(long = "stage")]
     stages: Vec<String>,
     /// Write what was shown to vm/recorded.json and docs/kernels.md, instead of failing where the
-    /// document says something else.
+    /// document claims more than was shown.
     #[arg(long)]
     record: bool,
     /// What cargo said when it built, from the root of the repository.

@@ -76,12 +76,10 @@ struct Matrix<'a> {
     args: &'a MatrixArgs,
     root: &'a Path,
     targets: Targets,
-    /// What was known before, with what this run has shown.
+    /// What was known before, with what this run has shown where it is to be recorded.
     records: Records,
     passed: usize,
     failed: Vec<String>,
-    /// Whether a kernel was not the pinned one.
-    fell_back: bool,
 }
 
 /// Runs what was asked for; the last line is for `scripts/test` to count.
@@ -101,7 +99,6 @@ pub(crate) fn run(args: &MatrixArgs, root: &Path) -> Result<ExitCode> {
         records: record::read(&root.join(RECORDED))?,
         passed: 0,
         failed: Vec::new(),
-        fell_back: false,
     };
     for kernel in chosen(&list, &args.kernels)? {
         println!("\n== kernel {}", kernel.name);
@@ -189,29 +186,43 @@ impl Matrix<'_> {
         }
     }
 
-    /// Compares with the last run, and takes this one for the last where it was whole and good.
+    /// Compares with the last run, and takes this one for the last where that is asked for.
     fn compare(&mut self, kernel: &Kernel, image: &Image, verdict: &Verdict) {
-        let is_fallback = image.release != kernel.release;
-        self.fell_back |= is_fallback;
+        let is_complete = verdict.verified.is_some() && verdict.costs.is_some();
+        if !is_complete {
+            return;
+        }
         let before = self.records.get(&kernel.name);
         let record = Record::new(self.list, &image.release, verdict, before);
-        let news = match before {
-            Some(before) if verdict.verified.is_some() => record.jumps_since(before),
-            _ => Vec::new(),
-        };
-        for line in news {
+        let none = Record::default();
+        for line in record.jumps_since(before.unwrap_or(&none)) {
             println!("!!! {}: verifier: {line}", kernel.name);
         }
-        // What failed proves nothing and is recorded as not proved, but only on demand: without, a
-        // run that failed says so, and not that the document is wrong.
-        let may_be_kept = verdict.failed.is_empty() || self.args.record;
-        let is_complete = verdict.verified.is_some() && verdict.costs.is_some();
-        if is_complete && may_be_kept && !is_fallback {
+        // Another release is another kernel: the document says nothing about it.
+        if image.release != kernel.release {
+            println!("!!! {}: not compared with {DOCUMENT}", kernel.name);
+            return;
+        }
+        if self.args.record {
             self.records.insert(kernel.name.clone(), record);
+            return;
+        }
+        let before = before.unwrap_or(&none);
+        for cause in record.proves_beyond(before) {
+            println!(
+                "!!! {}: {cause} is proved, which {DOCUMENT} does not say",
+                kernel.name
+            );
+        }
+        for cause in before.proves_beyond(&record) {
+            let name = &kernel.name;
+            let failure =
+                format!("{name}: {DOCUMENT} says that {cause} is proved: not in this run");
+            self.failed.push(failure);
         }
     }
 
-    /// Writes what was shown, or fails where the document says something else.
+    /// Writes what was shown, or fails where the document is not made of the list and the records.
     fn keep(&mut self) -> Result<()> {
         let document = self.root.join(DOCUMENT);
         let text = document::text(self.list, &self.records);
@@ -229,12 +240,10 @@ impl Matrix<'_> {
         {
             println!("!!! {DOCUMENT}: now {line}");
         }
-        match (self.args.record, self.fell_back) {
-            (true, _) => println!("!!! {DOCUMENT} was written anew: look at it and commit it"),
-            // The committed text is about a kernel that cannot be had any more.
-            (false, true) => println!("!!! {DOCUMENT} is not compared: a kernel fell back"),
-            (false, false) => self.failed.push(format!(
-                "{DOCUMENT} is not what the matrix has shown: `make matrix` writes it"
+        match self.args.record {
+            true => println!("!!! {DOCUMENT} was written anew: look at it and commit it"),
+            false => self.failed.push(format!(
+                "{DOCUMENT} is not made of {LIST} and {RECORDED}: `lacuna-vm document` writes it"
             )),
         }
         Ok(())

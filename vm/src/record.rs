@@ -75,6 +75,12 @@ impl Record {
         }
     }
 
+    /// Causes that are proved here and not there.
+    pub(crate) fn proves_beyond<'a>(&'a self, other: &'a Record) -> Vec<&'a str> {
+        let more = self.proved.difference(&other.proved);
+        more.map(String::as_str).collect()
+    }
+
     /// What is different for the verifier, worst news first; growth below a jump is not news.
     pub(crate) fn jumps_since(&self, before: &Record) -> Vec<String> {
         let mut news = Vec::new();
