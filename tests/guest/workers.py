@@ -148,19 +148,20 @@ def burning():
 
 
 def crowd():
-    """As many threads as the argument says, which all sleep, are all there at once, and end."""
+    """As many threads as the argument says, which wait, are all there at once, and end one by one."""
     import threading
 
     threading.stack_size(128 << 10)
-    count = int(sys.argv[2])
-    go = threading.Event()
-    threads = [threading.Thread(target=go.wait) for _ in range(count)]
-    for thread in threads:
-        thread.start()
+    gates = [threading.Lock() for _ in range(int(sys.argv[2]))]
+    threads = []
+    for gate in gates:
+        gate.acquire()
+        threads.append(threading.Thread(target=gate.acquire))
+        threads[-1].start()
     print("crowded", flush=True)
     sys.stdin.readline()
-    go.set()
-    for thread in threads:
+    for gate, thread in zip(gates, threads):
+        gate.release()
         thread.join()
     print("gone", flush=True)
 
