@@ -105,6 +105,16 @@ static __always_inline u64 read_queue_throttled_since(struct cfs_rq *queue)
 	return has_queue_clock() ? BPF_CORE_READ(queue, throttled_clock_self) : 0;
 }
 
+/*
+ * Before 7.2 a group has an array of its queues, and of its entities; then both lie together in per-CPU
+ * memory, and the queue of another CPU is not looked up. Without: garbage would be read as a queue
+ * when a thread is moved while a limit denies it the CPU; no test moves one.
+ */
+static __always_inline bool has_queue_array(void)
+{
+	return bpf_core_field_exists(((struct task_group *)0)->se);
+}
+
 /* CONFIG_FAIR_GROUP_SCHED off: entities know no queue, and enqueue times are not recorded. */
 static __always_inline struct cfs_rq *leaf_queue(struct task_struct *task)
 {

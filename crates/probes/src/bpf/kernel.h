@@ -156,6 +156,7 @@ struct cfs_bandwidth {
 };
 
 struct task_group;
+struct sched_entity;
 
 struct cfs_rq {
 	struct rq *rq;
@@ -173,6 +174,7 @@ struct cfs_rq___task_clock {
 
 struct task_group {
 	struct cgroup_subsys_state css;
+	struct sched_entity **se; /* before 7.2 */
 	struct cfs_rq **cfs_rq;
 	struct task_group *parent;
 	struct cfs_bandwidth cfs_bandwidth;
@@ -180,6 +182,7 @@ struct task_group {
 
 struct sched_entity {
 	unsigned char sched_delayed; /* 6.12 on */
+	struct sched_entity *parent;
 	struct cfs_rq *cfs_rq;
 };
 

@@ -39,19 +39,22 @@ static __noinline int limits_above(struct cfs_rq *leaf, struct limits *limits)
 	return 0;
 }
 
-/* The innermost cgroup whose queue on this CPU is throttled. */
-static __noinline u64 throttled_cgroup(struct cfs_rq *leaf)
+/*
+ * The innermost cgroup whose queue on this CPU is throttled: from the thread's entity up, each lies in
+ * the queue of the next. (Where a group keeps its queues is another matter, and changes.)
+ */
+static __noinline u64 throttled_cgroup(struct task_struct *task)
 {
-	struct task_group *group = leaf->tg;
-	u32 cpu = bpf_get_smp_processor_id();
+	struct cfs_rq *queue = task->se.cfs_rq;
+	struct sched_entity *entity = task->se.parent;
 
-	for (int i = 0; i < LIMITS_MAX && group; i++) {
-		struct cfs_rq *queue = NULL;
-
-		bpf_probe_read_kernel(&queue, sizeof(queue), group->cfs_rq + cpu);
-		if (queue && BPF_CORE_READ_BITFIELD_PROBED(queue, throttled))
-			return group->css.cgroup->kn->id;
-		group = group->parent;
+	for (int i = 0; i < LIMITS_MAX; i++) {
+		if (BPF_CORE_READ_BITFIELD(queue, throttled))
+			return queue->tg->css.cgroup->kn->id;
+		if (!entity)
+			return 0;
+		queue = entity->cfs_rq;
+		entity = entity->parent;
 	}
 	return 0;
 }
@@ -74,7 +77,7 @@ static __noinline int throttle_open(struct throttle_state *throttle, struct task
 	throttle->sum = queue_throttled_ns(leaf);
 	throttle->periods = cpu->limits.throttled_periods;
 	throttle->closed_ns = 0;
-	throttle->cgroup = throttled_cgroup(leaf);
+	throttle->cgroup = throttled_cgroup(task);
 	/* Before 6.18 it may strike later; where there is one only, it is that one. */
 	if (!throttle->cgroup && cpu->limits.innermost == cpu->limits.outermost)
 		throttle->cgroup = cpu->limits.innermost;
@@ -118,8 +121,10 @@ static __noinline int throttle_moved(struct throttle_state *throttle, struct tas
 		sum += old->rq->clock - since;
 	denied = denied_ns(throttle, sum);
 	throttle->closed_ns += denied < queued_ns ? denied : queued_ns;
-	bpf_probe_read_kernel(&new, sizeof(new), old->tg->cfs_rq + cpu);
-	if (!new)
+	throttle->leaf = 0;
+	if (has_queue_array())
+		bpf_probe_read_kernel(&new, sizeof(new), old->tg->cfs_rq + cpu);
+	if (!new) /* what it is denied there is not measured */
 		return 0;
 	throttle->leaf = (u64)new;
 	throttle->clock = BPF_CORE_READ(new, rq, clock);
