@@ -156,10 +156,15 @@ fn root_time_on_the_cpu_is_what_schedstat_says() {
 fn root_switches_are_as_many_as_the_thread_read_of_itself() {
     let mut session = Session::start();
     let rival = hog("rival", 1);
-    // A clock that ticks every 4 ms preempts less often than the work is long.
-    let worker = Worker::start("counted", Some(1), |_| work_between_marks(160));
+    // Who sleeps often is seldom preempted before 6.6: a long stretch of work lies between.
+    let worker = Worker::start("counted", Some(1), |_| {
+        let (first, _) = ends(&work_between_marks(60));
+        burn(400_000_000);
+        let (_, last) = ends(&work_between_marks(60));
+        (first, last)
+    });
     let tid = worker.tid;
-    let (first, last) = ends(&worker.join());
+    let (first, last) = worker.join();
     drop(rival);
     session.drain_past(last.at);
     let thread = session.id(tid);
