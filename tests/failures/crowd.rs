@@ -75,8 +75,10 @@ fn many_records_take_bounded_memory(agent: &Agent) {
 fn a_full_ring_is_counted_and_unknown(agent: &Agent) {
     agent.signal(Signal::STOP);
     ping_pong(LOAD);
-    let mut unseen = Exporter::start(agent.http_port, STAY);
+    let mut unseen = Exporter::start(agent.http_port, &format!("echo written; {STAY}"));
     unseen.export();
+    // Not before its wait has ended: there would be room for the record of it.
+    unseen.program.line("written");
     agent.signal(Signal::CONT);
 
     let answer = agent.explained(&unseen.trace);
