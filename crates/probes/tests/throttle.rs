@@ -8,8 +8,10 @@ mod common;
 use common::Session;
 use common::assert_close;
 use common::kernel::CpuGroup;
+use common::kernel::runs_of;
 use common::now;
 use common::tolerance;
+use common::until;
 use common::worker::GoOn;
 use common::worker::Worker;
 use common::worker::burn;
@@ -95,6 +97,12 @@ fn limited(groups: &[&CpuGroup], limits: &[(&CpuGroup, u64, u64)]) -> Limited {
     for (group, &tid) in groups.iter().zip(&tids) {
         group.take(tid);
     }
+    // A wait that began in the queue of another group is measured in neither.
+    let before: Vec<u64> = tids.iter().map(|&tid| runs_of(tid)).collect();
+    until("each has run in its group", || {
+        let runs = tids.iter().map(|&tid| runs_of(tid));
+        runs.zip(&before).all(|(now, before)| now > *before)
+    });
     for (group, quota_us, period_us) in limits {
         group.limit(*quota_us, *period_us);
     }

@@ -59,7 +59,7 @@ static __noinline u64 throttled_cgroup(struct task_struct *task)
 	return 0;
 }
 
-/* Remembers the clocks of the thread's queue, if there is a limit above it. */
+/* Remembers the clocks of the thread's queue, if a limit may deny it the CPU. */
 static __noinline int throttle_open(struct throttle_state *throttle, struct task_struct *task)
 {
 	struct cfs_rq *leaf = leaf_queue(task);
@@ -69,7 +69,8 @@ static __noinline int throttle_open(struct throttle_state *throttle, struct task
 	if (!leaf || !cpu)
 		return 0;
 	limits_above(leaf, &cpu->limits);
-	if (cpu->limits.shortest_period_ns == NO_QUOTA)
+	/* Before 6.18 also one that is set later denies the CPU to who waits already. */
+	if (cpu->limits.shortest_period_ns == NO_QUOTA && has_throttled_mark())
 		return 0;
 	throttle->leaf = (u64)leaf;
 	throttle->clock = leaf->rq->clock;
@@ -78,10 +79,18 @@ static __noinline int throttle_open(struct throttle_state *throttle, struct task
 	throttle->periods = cpu->limits.throttled_periods;
 	throttle->closed_ns = 0;
 	throttle->cgroup = throttled_cgroup(task);
-	/* Before 6.18 it may strike later; where there is one only, it is that one. */
-	if (!throttle->cgroup && cpu->limits.innermost == cpu->limits.outermost)
-		throttle->cgroup = cpu->limits.innermost;
 	return 0;
+}
+
+/* Before 6.18 a limit may strike after the wait began; where there is one only, it is that one. */
+static __always_inline u64 sole_limit(struct cfs_rq *leaf)
+{
+	struct cpu_state *cpu = this_cpu();
+
+	if (!cpu)
+		return 0;
+	limits_above(leaf, &cpu->limits);
+	return cpu->limits.innermost == cpu->limits.outermost ? cpu->limits.innermost : 0;
 }
 
 /* A thread leaves the CPU runnable, and a limit took it off, or may have. */
@@ -164,6 +173,8 @@ static __noinline u64 throttle_in(struct throttle_state *throttle, struct task_s
 	if (throttle->leaf == (u64)leaf)
 		ns += denied_ns(throttle, queue_throttled_ns(leaf));
 	*exact = throttled_once(throttle, leaf, wait_ns);
+	if (ns && !throttle->cgroup)
+		throttle->cgroup = sole_limit(leaf);
 	return ns < wait_ns ? ns : wait_ns;
 }
 

@@ -50,6 +50,16 @@ pub fn schedstat() -> (u64, u64) {
     (words.next().unwrap(), words.next().unwrap())
 }
 
+/// How often a thread of this process has come on a CPU.
+pub fn runs_of(tid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/self/task/{tid}/schedstat")).unwrap();
+    text.split_ascii_whitespace()
+        .nth(2)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
 /// Voluntary and involuntary switches, as the thread itself reads them.
 pub fn switches() -> (u64, u64) {
     let text = fs::read_to_string("/proc/thread-self/status").unwrap();
