@@ -38,6 +38,8 @@ pub(crate) enum Expected {
     Refused,
     /// Not even the process is known: `none`.
     Nobody,
+    /// No thread is claimed; whether the process is known depends on the machine.
+    NoThread,
 }
 
 /// What stands between a program and the receiver, and owns the connection.
@@ -175,12 +177,13 @@ pub(crate) const SCENARIOS: [Scenario; 14] = [
     },
     Scenario {
         // The requests are its exporter's own: only that the proxy was on no CPU when these spans
-        // started and ended tells that it did not make them.
+        // started and ended tells that it did not make them. On an idle machine it acts too soon after
+        // each for that to be seen.
         service: "relayed-native",
         program: Program::Rust("thread_pool"),
         spans: 8_000,
         behind: Behind::Relay,
-        expected: Expected::Nobody,
+        expected: Expected::NoThread,
         ..DIRECT
     },
     Scenario {
