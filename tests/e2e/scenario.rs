@@ -38,7 +38,7 @@ pub(crate) enum Expected {
     Refused,
     /// Not even the process is known: `none`.
     Nobody,
-    /// No thread is claimed; whether the process is known depends on the machine.
+    /// No thread is claimed; whether the process is taken back depends on how long it ran.
     NoThread,
 }
 
@@ -177,8 +177,8 @@ pub(crate) const SCENARIOS: [Scenario; 14] = [
     },
     Scenario {
         // The requests are its exporter's own: only that the proxy was on no CPU when these spans
-        // started and ended tells that it did not make them. On an idle machine it acts too soon after
-        // each for that to be seen.
+        // started and ended tells that it did not make them. That takes 200 looks, each 10 ms
+        // after the last: on an idle machine the program has ended before.
         service: "relayed-native",
         program: Program::Rust("thread_pool"),
         spans: 8_000,
