@@ -38,8 +38,6 @@ pub(crate) enum Expected {
     Refused,
     /// Not even the process is known: `none`.
     Nobody,
-    /// No thread is claimed; whether the process is taken back depends on how long it ran.
-    NoThread,
 }
 
 /// What stands between a program and the receiver, and owns the connection.
@@ -63,6 +61,8 @@ pub(crate) struct Scenario {
     spans: usize,
     /// Without the thread attributes that its SDK puts on spans.
     bare: bool,
+    /// How many threads a thread pool has, where not its own number.
+    threads: Option<&'static str>,
     transport: Transport,
     /// What stands between it and the receiver.
     behind: Behind,
@@ -77,6 +77,7 @@ const DIRECT: Scenario = Scenario {
     program: Program::Flask,
     spans: 0,
     bare: false,
+    threads: None,
     transport: Transport::Http,
     behind: Behind::Nothing,
     claims_pid: false,
@@ -178,12 +179,13 @@ pub(crate) const SCENARIOS: [Scenario; 14] = [
     Scenario {
         // The requests are its exporter's own: only that the proxy was on no CPU when these spans
         // started and ended tells that it did not make them. That takes 200 looks, each 10 ms
-        // after the last: on an idle machine the program has ended before.
+        // after the last, and two seconds: few threads, so that the program lives long enough.
         service: "relayed-native",
         program: Program::Rust("thread_pool"),
         spans: 8_000,
+        threads: Some("2"),
         behind: Behind::Relay,
-        expected: Expected::NoThread,
+        expected: Expected::Nobody,
         ..DIRECT
     },
     Scenario {
@@ -238,13 +240,15 @@ impl Scenario {
         let spans_text = spans.to_string();
         let mut arguments = vec![spans_text.as_str()];
         arguments.extend(self.bare.then_some("bare"));
+        let mut environment = vec![("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", detectors)];
+        environment.extend(self.threads.map(|threads| ("THREADS", threads)));
         let running = start(&Start {
             program: self.program,
             arguments: &arguments,
             service: self.service,
             to,
             directory,
-            environment: &[("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", detectors)],
+            environment: &environment,
         });
         if self.program == Program::Flask {
             let port = running.wait_for_port();

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A thread pool that keeps both CPUs more than half busy: 8 threads, none above half of one CPU.
+//! `THREADS` makes it another number, so that the same spans take longer.
 //!
 //! Each root span has two children, all on the thread that runs the job. Usage: thread_pool SPANS [bare]
 
+use std::env;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -16,6 +18,7 @@ const THREADS: usize = 8;
 const SPANS_PER_JOB: usize = 3;
 
 fn main() {
+    let threads = env::var("THREADS").map_or(THREADS, |text| text.parse().expect("a number"));
     run(|spans| {
         let jobs = AtomicUsize::new(spans / SPANS_PER_JOB);
         let take = || {
@@ -24,7 +27,7 @@ fn main() {
             taken.ok()
         };
         thread::scope(|scope| {
-            for number in 0..THREADS {
+            for number in 0..threads {
                 let worker = move || {
                     while let Some(job) = take() {
                         handle(job);
