@@ -169,6 +169,7 @@ fn cycle(
         cpu: header.cpu,
         blame: Blame::default(),
         stack: None,
+        net: false,
         faults,
         short: ShortDetours::default(),
         detour_seq: detour_seq.into(),

@@ -176,6 +176,7 @@ fn cycle(rng: &mut Rng, id: u64, number: u64, prev_in: Ns) -> Cycle {
             Blame::default()
         },
         stack: (end - out > 1_000_000).then(|| StackId(rng.between(1, 40) << 40 | id)),
+        net: false,
         faults: Faults {
             minor: rng.below(3) as u32,
             major: 0,

@@ -9,6 +9,7 @@
 //! Promise: what was written is read back exactly; damaged bytes end the reading, nothing panics.
 
 mod bytes;
+mod net;
 mod off_cpu;
 mod wait;
 

@@ -8,9 +8,17 @@
 //! All instants are `CLOCK_MONOTONIC` nanoseconds ([`Ns`]); 0 is never a valid instant, and where
 //! an instant may be missing the type says `Option`.
 
+pub mod net;
 pub mod object;
 pub mod wait;
 
+pub use net::Connection;
+pub use net::Dropped;
+pub use net::Net;
+pub use net::NetState;
+pub use net::PHASES_MAX;
+pub use net::Phase;
+pub use net::Retransmits;
 pub use object::Endpoints;
 pub use object::ObjectInfo;
 pub use object::ObjectKind;
@@ -58,6 +66,8 @@ pub enum Event {
     Thread(ThreadInfo),
     /// A thread came back on a CPU: one whole cycle of running, then waiting.
     Cycle(Cycle),
+    /// What the connection was like that a thread waited for in one of its cycles.
+    Net(Net),
     /// Several cycles of one kind, summed by the kernel side under overload.
     Merged(Merged),
     /// A kernel detour of 10 microseconds or more has ended.
@@ -135,6 +145,8 @@ pub struct Cycle {
     pub blame: Blame,
     /// The kernel stack of the wait, where one was taken.
     pub stack: Option<StackId>,
+    /// A [`Net`] of the same number tells what the connection was like.
+    pub net: bool,
     /// Page faults since the previous record of this thread.
     pub faults: Faults,
     /// Short detours since the previous record of this thread.

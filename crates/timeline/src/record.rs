@@ -9,6 +9,7 @@ use crate::cause::Blocked;
 use crate::cause::ObjectClass;
 use crate::cause::StackClass;
 use crate::event::Blame;
+use crate::event::Connection;
 use crate::event::Cycle;
 use crate::event::DetourKind;
 use crate::event::Entry;
@@ -17,6 +18,7 @@ use crate::event::Faults;
 use crate::event::FutexKind;
 use crate::event::Merged;
 use crate::event::Migrated;
+use crate::event::Net;
 use crate::event::Ns;
 use crate::event::OPEN_DETOURS_MAX;
 use crate::event::ObjectId;
@@ -84,6 +86,18 @@ pub(crate) struct OffCpu {
     pub(crate) moved: bool,
     pub(crate) blame: Blamed,
     pub(crate) stack: Option<Stacked>,
+    pub(crate) net: Told,
+}
+
+/// What was told of the connection that a wait was for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Told {
+    /// There was nothing to tell.
+    Nothing,
+    /// Something was told, and it has not come.
+    Missing,
+    /// This.
+    Seen(Box<Connection>),
 }
 
 /// Sums over merged cycles.
@@ -245,6 +259,8 @@ pub(crate) trait Lookup {
     fn waited(&mut self, thread: ThreadId, wait: &Wait, at: Ns) -> Waited;
     /// What a stack proves.
     fn stacked(&mut self, stack: StackId) -> Stacked;
+    /// What was told of the connection that a cycle waited for.
+    fn told(&mut self, cycle: &Cycle) -> Told;
 }
 
 impl Record {
@@ -267,6 +283,11 @@ impl Record {
             cpu: cycle.cpu,
             blame: Blamed::new(&cycle.blame),
             stack: cycle.stack.map(|stack| lookup.stacked(stack)),
+            net: if cycle.net {
+                lookup.told(cycle)
+            } else {
+                Told::Nothing
+            },
             ..OffCpu::left(cycle.thread, &cycle.off, lookup)
         };
         Some(Record {
@@ -380,6 +401,21 @@ impl Record {
         }
     }
 
+    /// Takes in what was told of the connection that it waited for; false: that is not missing, or it
+    /// speaks of another wait.
+    pub(crate) fn fill(&mut self, net: &Net) -> bool {
+        let out = self.out;
+        let Body::Cycle(off) = &mut self.body else {
+            return false;
+        };
+        let waits_for = off.wait.object.map(|pointed| pointed.object) == Some(net.connection);
+        let fits = off.net == Told::Missing && waits_for && net.seen.tells_of(out);
+        if fits {
+            off.net = Told::Seen(Box::new(net.seen.clone()));
+        }
+        fits
+    }
+
     /// From here on the record speaks.
     pub(crate) fn start(&self) -> Ns {
         self.prev_in.unwrap_or(self.out)
@@ -433,6 +469,7 @@ impl OffCpu {
         moved: false,
         blame: Blamed::NONE,
         stack: None,
+        net: Told::Nothing,
     };
 
     /// What is known as a thread leaves the CPU; nothing yet of its return.
@@ -445,11 +482,15 @@ impl OffCpu {
         }
     }
 
-    /// Blocked and then runnable, or only runnable.
+    /// Blocked and then runnable, or only runnable; and what a connection cuts the blocked part into.
     fn segments(&self, out: Ns) -> u64 {
         let blocked =
             self.state != OffState::Runnable && self.waking.is_some_and(|waking| waking > out);
-        1 + u64::from(blocked)
+        let cuts = match &self.net {
+            Told::Seen(seen) => seen.phases.len() as u64 - 1,
+            Told::Nothing | Told::Missing => 0,
+        };
+        1 + u64::from(blocked) + cuts
     }
 
     /// What is known of its blocked part, for [`crate::cause::blocked_cause`].

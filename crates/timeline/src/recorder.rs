@@ -11,6 +11,7 @@
 mod ids;
 mod lookup;
 mod members;
+mod nets;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -42,12 +43,16 @@ use crate::thread::Thread;
 pub(crate) use ids::IdMap;
 use lookup::Completing;
 use members::Members;
+use nets::Nets;
 
 /// The recorder's memory budget unless told otherwise.
 pub const BUDGET_BYTES: usize = 64 << 20;
 
 /// Each of the two tables of facts may take this part of the budget.
 const TABLE_SHARE: usize = 16;
+
+/// What waits for its cycle may take this part of the budget.
+const NETS_SHARE: usize = 64;
 
 /// Threads without any record may take this part of the budget; beyond it the longest silent go.
 const THREADS_SHARE: usize = 2;
@@ -78,7 +83,7 @@ pub struct Stats {
     pub malformed: u64,
     /// Threads forgotten though they had not ended, because there were too many.
     pub threads_forgotten: u64,
-    /// Facts about objects and stacks dropped to stay under the limits of their tables.
+    /// Facts about objects, stacks and connections dropped to stay under the limits of their tables.
     pub facts_dropped: u64,
 }
 
@@ -88,6 +93,7 @@ pub struct Recorder {
     budget_bytes: usize,
     index: Index,
     facts: Facts,
+    nets: Nets,
     doubts: Doubts,
     /// One entry for each thread that holds chunks, by when its oldest one ended at the latest
     /// look; that only grows, so the first entry is brought up to date as it comes up.
@@ -190,6 +196,7 @@ impl Recorder {
                 objects: Table::new(budget_bytes / TABLE_SHARE),
                 stacks: Table::new(budget_bytes / TABLE_SHARE),
             },
+            nets: Nets::new(budget_bytes / NETS_SHARE),
             doubts: Doubts::default(),
             oldest: BinaryHeap::new(),
             thread_bytes: 0,
@@ -206,6 +213,7 @@ impl Recorder {
         match event {
             Event::Thread(info) => self.push_thread(info),
             Event::Cycle(cycle) => self.push_cycle(&cycle),
+            Event::Net(net) => self.push_net(net),
             Event::Merged(merged) => {
                 let record = Record::from_merged(&merged, &mut self.completing());
                 self.push_record(merged.thread, record);
@@ -236,6 +244,7 @@ impl Recorder {
     fn completing(&mut self) -> Completing<'_> {
         Completing {
             facts: &mut self.facts,
+            nets: &mut self.nets,
             index: &self.index,
         }
     }
@@ -337,6 +346,7 @@ impl Recorder {
         self.thread_bytes
             + self.facts.objects.bytes()
             + self.facts.stacks.bytes()
+            + self.nets.heap_bytes()
             + self.doubts.heap_bytes()
     }
 
@@ -521,7 +531,10 @@ impl Recorder {
         Stats {
             bytes: self.bytes(),
             threads: self.index.threads.len(),
-            facts_dropped: self.facts.objects.dropped() + self.facts.stacks.dropped(),
+            malformed: self.stats.malformed + self.nets.refused(),
+            facts_dropped: self.facts.objects.dropped()
+                + self.facts.stacks.dropped()
+                + self.nets.dropped(),
             ..self.stats
         }
     }

@@ -12,6 +12,7 @@ use crate::codec::Last;
 use crate::detours::DetourLog;
 use crate::event::Asleep;
 use crate::event::Detour;
+use crate::event::Net;
 use crate::event::Ns;
 use crate::event::OffState;
 use crate::event::ThreadInfo;
@@ -34,6 +35,20 @@ pub(crate) enum Taken {
     Expired,
     /// It contradicts what is held, or was held already.
     Refused,
+}
+
+/// What became of what was told of a connection after its cycle had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// Its record holds it now, and this many segments more.
+    With {
+        /// Segments that its phases cut the wait into.
+        segments: u64,
+    },
+    /// Its record has one already, is to have none, or waits for something else.
+    Refused,
+    /// There is no such record here.
+    NotHeld,
 }
 
 /// One thread.
@@ -164,6 +179,27 @@ impl Thread {
         let since = self.open_since();
         self.detours.note_late(record, since);
         Taken::Late
+    }
+
+    /// Gives what was told of a connection to the record that has missed it, whose chunk is written anew.
+    pub(crate) fn fill(&mut self, net: &Net) -> Filled {
+        let place = self.chunks.of_seq(net.seq);
+        let held = place.and_then(|place| Some((place, self.chunks.get(place)?)));
+        let Some((place, chunk)) = held else {
+            return Filled::NotHeld;
+        };
+        let before = chunk.before;
+        let mut records: Vec<Record> = chunk.records().collect();
+        let Some(record) = records.iter_mut().find(|record| record.seq == net.seq) else {
+            return Filled::NotHeld;
+        };
+        let segments = record.segments();
+        if !record.fill(net) {
+            return Filled::Refused;
+        }
+        let segments = record.segments() - segments;
+        self.rewrite(place, before, &records);
+        Filled::With { segments }
     }
 
     /// Since when the detours that the last record had open may have been: the end of the latest

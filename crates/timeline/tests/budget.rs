@@ -122,6 +122,7 @@ impl Thread {
             cpu: rng.below(4) as u16,
             blame: Blame::default(),
             stack: None,
+            net: false,
             faults: Faults::default(),
             short: ShortDetours::default(),
             detour_seq: self.detour_seq,

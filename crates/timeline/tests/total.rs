@@ -46,6 +46,7 @@ fn preempted(id: u64) -> Event {
             uncovered_ns: 6,
         },
         stack: None,
+        net: false,
         faults: Faults { minor: 2, major: 1 },
         short: ShortDetours::default(),
         detour_seq: 0,

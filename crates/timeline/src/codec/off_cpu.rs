@@ -6,6 +6,7 @@ use super::Last;
 use super::bytes::Reader;
 use super::bytes::Writer;
 use super::head;
+use super::net;
 use super::state_code;
 use super::state_of;
 use super::wait::Rings;
@@ -23,6 +24,8 @@ use crate::record::Detours;
 use crate::record::OffCpu;
 use crate::record::Record;
 use crate::record::Stacked;
+use crate::record::Told;
+use std::ops::Range;
 
 /// The second byte: the state in the low four bits, and these.
 mod state {
@@ -41,6 +44,7 @@ mod rare {
     pub(super) const THROTTLE_ESTIMATED: u8 = 1 << 4;
     pub(super) const STACK: u8 = 1 << 5;
     pub(super) const BLAME: u8 = 1 << 6;
+    pub(super) const NET: u8 = 1 << 7;
 }
 
 /// The flags of the first byte that concern this part.
@@ -61,6 +65,7 @@ fn rare_flags(off: &OffCpu) -> u8 {
     set(rare::MIGRATED, off.migrated.is_some());
     set(rare::STACK, off.stack.is_some());
     set(rare::BLAME, off.blame != Blamed::NONE);
+    set(rare::NET, off.net != Told::Nothing);
     if let Some(throttle) = &off.throttle {
         set(rare::THROTTLE, true);
         set(rare::THROTTLE_PLACED, throttle.until.is_some());
@@ -105,7 +110,7 @@ pub(super) fn write(
     rings.write_wait(out, &off.wait);
     rings.write_waker(out, off.waker);
     if flags & head::RARE != 0 {
-        write_rare(out, rings, record.end, off);
+        write_rare(out, rings, record, off);
     }
 }
 
@@ -147,13 +152,15 @@ pub(super) fn read(
     off.throttle = None;
     off.stack = None;
     off.blame = Blamed::NONE;
+    off.net = Told::Nothing;
     if flags & head::RARE != 0 {
-        read_rare(input, rings, end, off)?;
+        read_rare(input, rings, out..end, off)?;
     }
     Some(end)
 }
 
-fn write_rare(out: &mut Writer<'_>, rings: &mut Rings, end: Ns, off: &OffCpu) {
+fn write_rare(out: &mut Writer<'_>, rings: &mut Rings, record: &Record, off: &OffCpu) {
+    let end = record.end;
     out.byte(rare_flags(off));
     if !off.detours.is_empty() {
         write_detours(out, off.detours);
@@ -176,9 +183,16 @@ fn write_rare(out: &mut Writer<'_>, rings: &mut Rings, end: Ns, off: &OffCpu) {
     if off.blame != Blamed::NONE {
         write_blame(out, rings, &off.blame);
     }
+    net::write(out, rings, record.out, &off.net);
 }
 
-fn read_rare(input: &mut Reader<'_>, rings: &mut Rings, end: Ns, off: &mut OffCpu) -> Option<()> {
+fn read_rare(
+    input: &mut Reader<'_>,
+    rings: &mut Rings,
+    range: Range<Ns>,
+    off: &mut OffCpu,
+) -> Option<()> {
+    let end = range.end;
     let flags = input.byte()?;
     if flags & rare::DETOURS != 0 {
         off.detours = read_detours(input)?;
@@ -209,6 +223,9 @@ fn read_rare(input: &mut Reader<'_>, rings: &mut Rings, end: Ns, off: &mut OffCp
     }
     if flags & rare::BLAME != 0 {
         off.blame = read_blame(input, rings)?;
+    }
+    if flags & rare::NET != 0 {
+        off.net = net::read(input, rings, range.start)?;
     }
     Some(())
 }

@@ -11,13 +11,19 @@ use crate::cause::ObjectClass;
 use crate::cause::StackClass;
 use crate::event::Blame;
 use crate::event::Call;
+use crate::event::Connection;
 use crate::event::DetourKind;
+use crate::event::Dropped;
 use crate::event::Entry;
 use crate::event::Faults;
 use crate::event::FutexKind;
 use crate::event::Migrated;
+use crate::event::NetState;
 use crate::event::Ns;
 use crate::event::ObjectId;
+use crate::event::PHASES_MAX;
+use crate::event::Phase;
+use crate::event::Retransmits;
 use crate::event::ShortDetours;
 use crate::event::StackId;
 use crate::event::ThreadId;
@@ -32,6 +38,7 @@ use crate::record::Pointed;
 use crate::record::Record;
 use crate::record::Stacked;
 use crate::record::Sums;
+use crate::record::Told;
 use crate::record::Waited;
 use crate::record::Word;
 use crate::rng::Rng;
@@ -147,7 +154,42 @@ fn off_cpu(rng: &mut Rng, out: Ns, end: Ns) -> OffCpu {
                 StackClass::from_cause(classes[rng.below(3) as usize])
             }),
         }),
+        net: told(rng, out),
     }
+}
+
+/// What was told of a connection, in any order of instants.
+fn told(rng: &mut Rng, out: Ns) -> Told {
+    if rng.one_in(2) {
+        return [Told::Nothing, Told::Missing][rng.below(2) as usize].clone();
+    }
+    let phase = |rng: &mut Rng| Phase {
+        at: out.wrapping_add(any(rng)).wrapping_sub(any(rng)),
+        since: maybe(rng, any),
+        state: NetState(any(rng) as u32),
+    };
+    Told::Seen(Box::new(Connection {
+        accepted: rng.one_in(2),
+        peer_thread: maybe(rng, |rng| ThreadId(any(rng))),
+        srtt_ns: any(rng),
+        rtt_min_ns: any(rng),
+        rto_ns: any(rng),
+        retransmits: Retransmits {
+            timeouts: (any(rng) >> 48) as u16,
+            probes: (any(rng) >> 48) as u16,
+            fast: rng.below(3) as u16,
+        },
+        dropped: maybe(rng, |rng| Dropped {
+            count: any(rng) as u16,
+            reason: any(rng) as u16,
+            ifindex: any(rng) as u32,
+            netns: any(rng) as u32,
+        }),
+        cut: rng.one_in(2),
+        phases: (0..rng.below(PHASES_MAX as u64 + 1))
+            .map(|_| phase(rng))
+            .collect(),
+    }))
 }
 
 /// A record after another.

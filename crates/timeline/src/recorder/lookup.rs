@@ -5,10 +5,12 @@
 use super::Facts;
 use super::Index;
 use super::Recorder;
+use super::nets::Nets;
 use crate::cause::Blocked;
 use crate::cause::ObjectClass;
 use crate::cause::StackClass;
 use crate::cause::polls_nothing;
+use crate::event::Cycle;
 use crate::event::Ns;
 use crate::event::ProcessId;
 use crate::event::StackId;
@@ -19,6 +21,7 @@ use crate::record::OffCpu;
 use crate::record::Owner;
 use crate::record::Pointed;
 use crate::record::Stacked;
+use crate::record::Told;
 use crate::record::Waited;
 use crate::record::Word;
 
@@ -26,6 +29,7 @@ use crate::record::Word;
 pub(super) struct Completing<'r> {
     pub(super) facts: &'r mut Facts,
     pub(super) index: &'r Index,
+    pub(super) nets: &'r mut Nets,
 }
 
 impl Lookup for Completing<'_> {
@@ -56,6 +60,10 @@ impl Lookup for Completing<'_> {
         let frames = info.map(|info| &info.frames[..]).unwrap_or_default();
         let class = (!frames.is_empty()).then(|| StackClass::of(frames));
         Stacked { stack, class }
+    }
+
+    fn told(&mut self, cycle: &Cycle) -> Told {
+        self.nets.take(cycle)
     }
 }
 

@@ -5,6 +5,8 @@
 //! thread 1 process=10 ns=1 born=1000 name=main
 //! object 7 pipe            stack 5 schedule do_swap_page
 //! cycle 1 in=1000 out=2000 sleeping call=futex futex=mutex owner=2 waking=5000 by=2 enq=5100 end=5300
+//! net 1 object=7 srtt=300 timeouts=1 phases=1900:unacked+asked@1900,2400:unacked+asked+lost@1900
+//! cycle 1 out=6000 sleeping call=recv object=7 net waking=8000 by=softirq enq=8000 end=8000
 //! exit 1 at=9000           snapshot 1 at=9000 last_in=5300
 //! doubt switch 100..200    confirm 9000
 //! account 1 1000..9000     oncpu 1 1500..1501     proved 1
@@ -21,11 +23,13 @@ use lacuna_timeline::ThreadId;
 use lacuna_timeline::event::Asleep;
 use lacuna_timeline::event::Blame;
 use lacuna_timeline::event::Call;
+use lacuna_timeline::event::Connection;
 use lacuna_timeline::event::Cycle;
 use lacuna_timeline::event::Detour;
 use lacuna_timeline::event::DetourKind;
 use lacuna_timeline::event::Doubt;
 use lacuna_timeline::event::DoubtReason;
+use lacuna_timeline::event::Dropped;
 use lacuna_timeline::event::Entry;
 use lacuna_timeline::event::Exit;
 use lacuna_timeline::event::Faults;
@@ -33,12 +37,16 @@ use lacuna_timeline::event::Futex;
 use lacuna_timeline::event::FutexKind;
 use lacuna_timeline::event::Merged;
 use lacuna_timeline::event::Migrated;
+use lacuna_timeline::event::Net;
+use lacuna_timeline::event::NetState;
 use lacuna_timeline::event::ObjectId;
 use lacuna_timeline::event::ObjectInfo;
 use lacuna_timeline::event::ObjectKind;
 use lacuna_timeline::event::Off;
 use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::Phase;
 use lacuna_timeline::event::ProcessId;
+use lacuna_timeline::event::Retransmits;
 use lacuna_timeline::event::ShortDetours;
 use lacuna_timeline::event::Snapshot;
 use lacuna_timeline::event::StackId;
@@ -135,6 +143,7 @@ impl Script {
                 frames: words.0.iter().map(|word| Box::from(*word)).collect(),
             }),
             "cycle" => Event::Cycle(self.cycle(number(first), &words)),
+            "net" => Event::Net(self.net(number(first), &words)),
             "merged" => Event::Merged(self.merged(number(first), &words)),
             "detour" => Event::Detour(self.detour(number(first), &words)),
             "exit" => Event::Exit(self.exit(number(first), &words)),
@@ -195,9 +204,43 @@ impl Script {
             cpu: words.number("cpu").unwrap_or(0) as u16,
             blame: blame(words),
             stack: words.number("stack").map(StackId),
+            net: words.has("net"),
             faults: faults(words),
             short: short(words),
             detour_seq,
+        }
+    }
+
+    /// What is told of a connection, before its cycle unless it says otherwise.
+    fn net(&mut self, id: u64, words: &Words<'_>) -> Net {
+        let (last, _, _) = *self.threads.entry(id).or_default();
+        let count = |key| words.number(key).unwrap_or(0) as u16;
+        let dropped = words.number("drops").map(|drops| Dropped {
+            count: drops as u16,
+            reason: count("reason"),
+            ifindex: words.number("ifindex").unwrap_or(0) as u32,
+            netns: words.number("netns").unwrap_or(0) as u32,
+        });
+        let phases = words.get("phases").map(|list| list.split(','));
+        Net {
+            thread: ThreadId(id),
+            seq: words.number("seq").unwrap_or(last + 1),
+            connection: ObjectId(words.number("object").expect("object=")),
+            seen: Connection {
+                accepted: words.has("accepted"),
+                peer_thread: words.number("peer").map(ThreadId),
+                srtt_ns: words.number("srtt").unwrap_or(0),
+                rtt_min_ns: words.number("least").unwrap_or(0),
+                rto_ns: words.number("rto").unwrap_or(0),
+                retransmits: Retransmits {
+                    timeouts: count("timeouts"),
+                    probes: count("probes"),
+                    fast: count("fast"),
+                },
+                dropped,
+                cut: words.has("cut"),
+                phases: phases.into_iter().flatten().map(phase).collect(),
+            },
         }
     }
 
@@ -273,6 +316,38 @@ fn off(words: &Words<'_>) -> Option<Off> {
         wait: wait(words),
         detours: detours_of(words),
     })
+}
+
+/// `at:bit+bit@since`
+fn phase(text: &str) -> Phase {
+    let (at, rest) = text.split_once(':').expect("at:state");
+    let (bits, since) = match rest.split_once('@') {
+        Some((bits, since)) => (bits, Some(number(since))),
+        None => (rest, None),
+    };
+    let state = bits.split('+').map(|bit| match bit {
+        "none" => NetState::default(),
+        "unacked" => NetState::UNACKED,
+        "unsent" => NetState::UNSENT,
+        "nagle" => NetState::NAGLE,
+        "window" => NetState::WINDOW,
+        "cwnd" => NetState::CWND,
+        "lost" => NetState::LOST,
+        "dropped" => NetState::DROPPED,
+        "gap" => NetState::GAP,
+        "peer-lost" => NetState::PEER_LOST,
+        "peer-dropped" => NetState::PEER_DROPPED,
+        "arrived" => NetState::ARRIVED,
+        "asked" => NetState::ASKED,
+        "heard" => NetState::HEARD,
+        "here" => NetState::HERE,
+        bit => panic!("no such state: {bit}"),
+    });
+    Phase {
+        at: number(at),
+        since,
+        state: state.fold(NetState::default(), NetState::with),
+    }
 }
 
 fn state(words: &Words<'_>) -> OffState {

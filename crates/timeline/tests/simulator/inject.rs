@@ -169,6 +169,7 @@ fn thread_of(event: &Event) -> Option<ThreadId> {
     match event {
         Event::Thread(info) => Some(info.thread),
         Event::Cycle(cycle) => Some(cycle.thread),
+        Event::Net(net) => Some(net.thread),
         Event::Merged(merged) => Some(merged.thread),
         Event::Detour(detour) => Some(detour.thread),
         Event::Exit(exit) => Some(exit.thread),

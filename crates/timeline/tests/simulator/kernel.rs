@@ -259,6 +259,7 @@ impl Kernel {
             cpu: cpu as u16,
             blame: blame(occupancy, storage.enqueued.unwrap_or(now)..now),
             stack: None,
+            net: false,
             faults: Faults::default(),
             short: ShortDetours::default(),
             detour_seq: storage.detour_seq,
