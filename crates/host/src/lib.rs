@@ -8,11 +8,12 @@
 //! `CLOCK_MONOTONIC` nanoseconds (`u64`) unless a name says otherwise.
 //!
 //! It depends on nothing of ours, so it decides nothing about spans or threads: it only answers.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod caps;
 pub mod cgroup;
 pub mod clock;
+pub mod counters;
 pub mod fd;
 #[cfg(test)]
 mod mutate;

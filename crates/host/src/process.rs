@@ -279,11 +279,18 @@ fn read_stat(root: &Root, tgid: u32) -> Result<Stat, ProcessError> {
     Stat::parse(&root.read(format!("/proc/{tgid}/stat"))?).ok_or_else(unclear)
 }
 
-fn unclear() -> ProcessError {
+pub(crate) fn unclear() -> ProcessError {
     ProcessError::Unreadable(io::Error::new(
         io::ErrorKind::InvalidData,
         "not in a known form",
     ))
+}
+
+/// The name in the text of a `/proc/PID/stat`, and what follows it: field 3 first. A name may hold
+/// anything, also `) R 1` and the end of a line.
+pub(crate) fn around_comm(stat: &str) -> Option<(&str, &str)> {
+    let (_, rest) = stat.split_once('(')?;
+    rest.rsplit_once(')')
 }
 
 /// What is used of `/proc/PID/stat`.
@@ -295,11 +302,9 @@ struct Stat {
 }
 
 impl Stat {
-    /// `PID (COMM) STATE PPID ...`; field 22 is the start. A comm may hold anything, also `) R 1`.
+    /// `PID (COMM) STATE PPID ...`; field 22 is the start.
     fn parse(text: &str) -> Option<Self> {
-        let (_, rest) = text.split_once('(')?;
-        let (comm, rest) = rest.rsplit_once(')')?;
-        // After the comm: field 3 first.
+        let (comm, rest) = around_comm(text)?;
         let mut fields = rest.split_ascii_whitespace();
         let parent = fields.nth(1)?.parse().ok()?;
         let ticks = fields.nth(17)?.parse().ok()?;

@@ -2,10 +2,14 @@
 //! Facts about the kernel that runs: version, BTF, lockdown, accounting, limits.
 //!
 //! All through files below a [`Root`], so that tests can present kernels that they do not run on.
-//! A fact that cannot be read is `None`, never a guess.
+//! A fact that cannot be read is `None`, never a guess. Here are also the system calls that nobody
+//! offers without `unsafe`, each behind a function that is safe.
+#![allow(unsafe_code)]
 
 use crate::root::Root;
 use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
 
 /// A kernel's version; compares by age.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -190,6 +194,63 @@ pub fn rt_runtime_us(root: &Root) -> Option<i64> {
         .ok()
 }
 
+/// What the kernel counted for a process that has ended and for all of its descendants that were waited
+/// for by their parents: the `rusage` of wait4(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Context switches because a thread waited for something.
+    pub voluntary_switches: u64,
+    /// Context switches of a thread that could have run on.
+    pub involuntary_switches: u64,
+    /// Page faults served without waiting for storage.
+    pub minor_faults: u64,
+    /// Page faults that waited for storage.
+    pub major_faults: u64,
+}
+
+/// Waits for the end of a child, and says what it used. The child stays to be waited for, so that
+/// whoever owns its handle still learns how it ended, and `/proc` still tells of it until then.
+///
+/// The wait4(2) of C libraries would take the child away; the system call waitid(2) fills in a `rusage`
+/// as its fifth argument too (waitid(2), "C library/kernel differences"), also with `WNOWAIT`.
+///
+/// # Errors
+/// `pid` is no child of this process, or was waited for already.
+pub fn usage_of_ended(pid: u32) -> io::Result<Usage> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    loop {
+        // SAFETY: both pointers are to memory of ours of the type that the call writes to, and nobody
+        // else uses it meanwhile.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_waitid,
+                libc::P_PID,
+                pid,
+                info.as_mut_ptr(),
+                libc::WEXITED | libc::WNOWAIT,
+                usage.as_mut_ptr(),
+            )
+        };
+        if done == 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // SAFETY: it is plain numbers, was zeroed, and the kernel has filled it in.
+    let usage = unsafe { usage.assume_init() };
+    let count = |number: libc::c_long| u64::try_from(number).unwrap_or(0);
+    Ok(Usage {
+        voluntary_switches: count(usage.ru_nvcsw),
+        involuntary_switches: count(usage.ru_nivcsw),
+        minor_faults: count(usage.ru_minflt),
+        major_faults: count(usage.ru_majflt),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::KernelVersion;
@@ -197,6 +258,7 @@ mod tests {
     use super::Memlock;
     use super::hides_processes;
     use super::in_initial_pid_namespace;
+    use super::usage_of_ended;
     use crate::mutate::mutations;
     use crate::root::Root;
 
@@ -287,5 +349,20 @@ mod tests {
         assert!(known.count() > 100, "some are still good");
         let lockdown = mutations("none [integrity] confidentiality");
         assert!(lockdown.filter_map(|text| Lockdown::parse(&text)).count() > 100);
+    }
+
+    #[test]
+    fn a_child_is_counted_and_can_still_be_waited_for() {
+        // What it waits for makes it switch, and its own child is counted with it.
+        let script = "for i in 1 2 3; do /bin/sleep 0.01; done; exit 7";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", script])
+            .spawn()
+            .unwrap();
+        let usage = usage_of_ended(child.id()).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(7));
+        assert!(usage.voluntary_switches >= 6, "{usage:?}");
+        assert!(usage.minor_faults > 100, "{usage:?}");
+        assert!(usage_of_ended(child.id()).is_err(), "nobody is left");
     }
 }
