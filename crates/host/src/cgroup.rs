@@ -187,6 +187,33 @@ impl Hierarchy {
         Ok(limits?.into_iter().flatten().min())
     }
 
+    /// Where one of a group's files is.
+    pub fn file(&self, path: &str, name: &str) -> PathBuf {
+        self.directory(&Root::host(), path).join(name)
+    }
+
+    /// How often a group, not those below it, ran into its memory limits. Before 5.2 version 2 told
+    /// it only with those below.
+    ///
+    /// # Errors
+    /// The group is gone, is the root, or the hierarchy has no memory controller.
+    pub fn memory_events(&self, root: &Root, path: &str) -> io::Result<MemoryEvents> {
+        let directory = self.directory(root, path);
+        match self.version {
+            Version::V2 => {
+                let own = read(&directory, "memory.events.local");
+                let text = own.or_else(|_| read(&directory, "memory.events"))?;
+                Ok(MemoryEvents::parse_v2(&text))
+            }
+            Version::V1 => {
+                let failcnt = read(&directory, "memory.failcnt")?;
+                let oom = read(&directory, "memory.oom_control").unwrap_or_default();
+                let events = MemoryEvents::parse_v1(&failcnt, &oom);
+                events.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a count"))
+            }
+        }
+    }
+
     /// The throttling counters of a group.
     ///
     /// # Errors
@@ -197,6 +224,15 @@ impl Hierarchy {
             "cpu.stat",
         )?))
     }
+}
+
+/// A group and all those around it, from itself to the root of the hierarchy: a limit of any of them
+/// holds for what is in it.
+pub fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path.trim_end_matches('/')), |path| {
+        Some(path.rsplit_once('/')?.0)
+    })
+    .map(|path| if path.is_empty() { "/" } else { path })
 }
 
 /// A number of bytes; `max`, and of v1 what no machine has, is no limit.
@@ -383,6 +419,44 @@ impl CpuStat {
         }
         stat
     }
+}
+
+/// How often a group ran into its memory limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MemoryEvents {
+    /// It was above `memory.high`, and its threads had to reclaim; version 2 only.
+    pub high: u64,
+    /// It was about to be above its limit: `memory.max`, or `memory.failcnt` of version 1.
+    pub max: u64,
+    /// Processes of it that were killed because nothing could be reclaimed.
+    pub oom_kills: u64,
+}
+
+impl MemoryEvents {
+    /// `memory.events`, or better `memory.events.local`: a number behind each name.
+    pub fn parse_v2(text: &str) -> Self {
+        Self {
+            high: keyed(text, "high"),
+            max: keyed(text, "max"),
+            oom_kills: keyed(text, "oom_kill"),
+        }
+    }
+
+    /// `memory.failcnt` and `memory.oom_control` (which counts kills from 4.13 on).
+    pub fn parse_v1(failcnt: &str, oom_control: &str) -> Option<Self> {
+        Some(Self {
+            high: 0,
+            max: failcnt.trim().parse().ok()?,
+            oom_kills: keyed(oom_control, "oom_kill"),
+        })
+    }
+}
+
+/// The number behind a name, a pair a line; 0 where it is not told.
+fn keyed(text: &str, name: &str) -> u64 {
+    let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
+    let value = pairs.find_map(|(key, value)| (key == name).then(|| value.trim().parse().ok()));
+    value.flatten().unwrap_or(0)
 }
 
 /// The names of the groups of one hierarchy by their kernfs ids.

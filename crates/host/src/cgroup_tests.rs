@@ -6,10 +6,12 @@ use super::Cgroups;
 use super::CpuLimit;
 use super::CpuStat;
 use super::GroupNames;
+use super::MemoryEvents;
 use super::Version;
 use super::container_in;
 use super::parse_mounts;
 use super::unescape;
+use super::with_ancestors;
 use crate::mutate::mutations;
 use crate::root::Root;
 use std::os::unix::fs::MetadataExt;
@@ -220,6 +222,44 @@ fn limits_in_their_forms() {
 }
 
 #[test]
+fn memory_events_of_both_versions() {
+    let v2 = "low 0\nhigh 12\nmax 3\noom 1\noom_kill 1\noom_group_kill 0\n";
+    let told = MemoryEvents {
+        high: 12,
+        max: 3,
+        oom_kills: 1,
+    };
+    assert_eq!(MemoryEvents::parse_v2(v2), told);
+    assert_eq!(MemoryEvents::parse_v2("high x\n"), MemoryEvents::default());
+    let v1 = MemoryEvents::parse_v1("7\n", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n");
+    assert_eq!(
+        v1.map(|events| (events.max, events.oom_kills)),
+        Some((7, 2))
+    );
+    assert_eq!(MemoryEvents::parse_v1("", ""), None);
+
+    let (base, root) = host("1 0 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+    let cgroups = Cgroups::discover(&root).unwrap();
+    let unified = cgroups.unified().unwrap();
+    assert!(unified.memory_events(&root, "/web").is_err());
+    write(base.path(), "sys/fs/cgroup/web/memory.events", "high 9\n");
+    assert_eq!(unified.memory_events(&root, "/web").unwrap().high, 9);
+    write(base.path(), "sys/fs/cgroup/web/memory.events.local", v2);
+    assert_eq!(unified.memory_events(&root, "/web").unwrap(), told);
+}
+
+#[test]
+fn a_group_is_in_all_those_around_it() {
+    let around = |path| with_ancestors(path).collect::<Vec<_>>();
+    assert_eq!(
+        around("/a/b.slice/c"),
+        ["/a/b.slice/c", "/a/b.slice", "/a", "/"]
+    );
+    assert_eq!(around("/"), ["/"]);
+    assert_eq!(around(""), ["/"]);
+}
+
+#[test]
 fn octal_escapes_of_the_mount_table() {
     assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
     assert_eq!(unescape(r"/a\"), r"/a\");
@@ -262,6 +302,14 @@ fn no_text_makes_the_parsers_fail() {
         assert!(cpus.is_none_or(|cpus| cpus >= 0.0), "{text:?}");
         let negative = CpuLimit::parse_v1(&format!("-{text}"), "100000");
         assert!(negative.is_none_or(|limit| limit.quota_us.is_none_or(|quota| quota == 0)));
+    }
+    for text in mutations("high 12\nmax 3\noom_kill 1\n") {
+        let events = MemoryEvents::parse_v2(&text);
+        assert_eq!(
+            MemoryEvents::parse_v1("4", &text).unwrap().oom_kills,
+            events.oom_kills
+        );
+        assert!(with_ancestors(&text).count() <= text.len() + 1);
     }
     let stat = "nr_periods 9\nnr_throttled 4\nthrottled_usec 77\n";
     let known = mutations(stat).filter(|text| CpuStat::parse(text) != CpuStat::default());

@@ -17,11 +17,14 @@ pub mod counters;
 pub mod fd;
 #[cfg(test)]
 mod mutate;
+pub mod netstat;
 pub mod pidns;
+pub mod pressure;
 pub mod process;
 pub mod root;
 pub mod socket;
 pub mod symbols;
 pub mod sys;
+pub mod thread;
 
 pub use root::Root;

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the scheduler knows of one thread: its state, its time on a CPU and in a run queue.
+//!
+//! The counters count from the start of the thread; `counters::grown` compares two readings of them.
+//! A thread may run, or end, between any two files.
+
+use crate::counters::Faults;
+use crate::process::ProcessError;
+use crate::process::StartTime;
+use crate::process::around_comm;
+use crate::process::unclear;
+use crate::root::Root;
+
+/// `PF_KTHREAD` of `include/linux/sched.h`: in field 9 of `/proc/PID/stat`.
+const FLAG_KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// `/proc/PID/task/TID/schedstat`. A kernel without `CONFIG_SCHED_INFO` has zeros there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SchedStat {
+    /// Time on a CPU, nanoseconds. Of a thread that runs now it is as old as the last tick.
+    pub on_cpu_ns: u64,
+    /// Time runnable and not running, nanoseconds, throttled time included. A wait counts when it
+    /// ends: of a thread that waits now, this one is not in it yet.
+    pub run_delay_ns: u64,
+    /// How often it was given a CPU.
+    pub slices: u64,
+}
+
+impl SchedStat {
+    /// Of one thread.
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`] if it ended.
+    pub fn read(root: &Root, tgid: u32, tid: u32) -> Result<Self, ProcessError> {
+        let text = root.read(format!("/proc/{tgid}/task/{tid}/schedstat"))?;
+        Self::parse(&text).ok_or_else(unclear)
+    }
+
+    /// Three numbers on a line.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split_ascii_whitespace();
+        let mut next = || numbers.next()?.parse().ok();
+        Some(Self {
+            on_cpu_ns: next()?,
+            run_delay_ns: next()?,
+            slices: next()?,
+        })
+    }
+}
+
+/// `/proc/PID/task/TID/stat`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ThreadStat {
+    /// Its name, at most 15 bytes (those of kernel threads may be longer).
+    pub comm: Box<str>,
+    /// The letter of its state: `R` running or runnable, `S` asleep, `D` asleep and not to be
+    /// disturbed, `T` stopped, `t` traced, `Z` ended and not yet waited for, `X` ended, `I` idle.
+    pub state: char,
+    /// With its id, its identity.
+    pub start: StartTime,
+    /// It is the kernel's own.
+    pub is_kernel: bool,
+    /// Its page faults.
+    pub faults: Faults,
+}
+
+impl ThreadStat {
+    /// Of one thread.
+    ///
+    /// # Errors
+    /// [`ProcessError::Gone`] if it ended.
+    pub fn read(root: &Root, tgid: u32, tid: u32) -> Result<Self, ProcessError> {
+        let text = root.read(format!("/proc/{tgid}/task/{tid}/stat"))?;
+        Self::parse(&text).ok_or_else(unclear)
+    }
+
+    /// `TID (COMM) STATE ...`: fields 3, 9, 10, 12 and 22.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (comm, rest) = around_comm(text)?;
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let flags: u64 = fields.nth(5)?.parse().ok()?;
+        Some(Self {
+            comm: comm.into(),
+            state,
+            start: StartTime::from_ticks(fields.nth(12)?.parse().ok()?),
+            is_kernel: flags & FLAG_KERNEL_THREAD != 0,
+            faults: Faults::parse(text)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SchedStat;
+    use super::ThreadStat;
+    use crate::mutate::mutations;
+    use crate::process::ProcessError;
+    use crate::process::StartTime;
+    use crate::root::Root;
+
+    /// Of 5.10; the name is `a) R 1 (b`, a newline and `c`.
+    const STAT: &str = "4711 (a) R 1 (b\nc) D 1 4711 4711 0 -1 4194560 1290 0 17 0 7 3 0 0 20 0 \
+         9 0 2443418 16961536 3342 18446744073709551615 1 1 0 0 0 0 0 16781312 2 1 0 0 17 0 0 0\n";
+
+    #[test]
+    fn a_name_of_brackets_blanks_and_newlines_shifts_nothing() {
+        let stat = ThreadStat::parse(STAT).unwrap();
+        assert_eq!(&*stat.comm, "a) R 1 (b\nc");
+        assert_eq!((stat.state, stat.is_kernel), ('D', false));
+        assert_eq!((stat.faults.minor, stat.faults.major), (1290, 17));
+        assert_eq!(stat.start, StartTime::from_ticks(2_443_418));
+    }
+
+    #[test]
+    fn a_kernel_thread_is_told_by_its_flag() {
+        let text = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 56 0 0 20 0 1 0 1 0 0 0\n";
+        let stat = ThreadStat::parse(text).unwrap();
+        assert!(stat.is_kernel && &*stat.comm == "kthreadd");
+    }
+
+    #[test]
+    fn a_broken_schedstat_is_none() {
+        let stat = SchedStat::parse("38559469 3208825 60\n").unwrap();
+        let fields = (stat.on_cpu_ns, stat.run_delay_ns, stat.slices);
+        assert_eq!(fields, (38_559_469, 3_208_825, 60));
+        for text in ["", "1 2", "1 2 x", "-1 2 3"] {
+            assert_eq!(SchedStat::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_has_ended_is_an_answer() {
+        let base = tempfile::tempdir().unwrap();
+        let root = Root::at(base.path());
+        let gone = SchedStat::read(&root, 7, 8);
+        assert!(matches!(gone, Err(ProcessError::Gone)));
+        let directory = base.path().join("proc/7/task/8");
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("schedstat"), "1 2 3").unwrap();
+        std::fs::write(directory.join("stat"), "nonsense").unwrap();
+        assert_eq!(SchedStat::read(&root, 7, 8).unwrap().slices, 3);
+        let unclear = ThreadStat::read(&root, 7, 8);
+        assert!(matches!(unclear, Err(ProcessError::Unreadable(_))));
+    }
+
+    #[test]
+    fn this_very_thread_runs() {
+        let tid = rustix::thread::gettid()
+            .as_raw_nonzero()
+            .get()
+            .unsigned_abs();
+        let (root, tgid) = (Root::host(), std::process::id());
+        let before = SchedStat::read(&root, tgid, tid).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(SchedStat::read(&root, tgid, tid).unwrap().slices > before.slices);
+        assert_eq!(ThreadStat::read(&root, tgid, tid).unwrap().state, 'R');
+    }
+
+    #[test]
+    fn no_text_makes_the_parsers_fail() {
+        let known = mutations(STAT).filter_map(|text| ThreadStat::parse(&text));
+        assert!(known.count() > 100, "some are still good");
+        let known = mutations("38559469 3208825 60\n").filter_map(|text| SchedStat::parse(&text));
+        assert!(known.count() > 100);
+    }
+}
