@@ -6,13 +6,19 @@
 //! earlier group wins, within a group the earlier row. Names are public and final.
 
 mod blocked;
+mod net;
 mod stack;
 
 pub use blocked::Blocked;
 pub use blocked::ObjectClass;
+pub use blocked::Verdict;
 pub use blocked::blocked_cause;
 pub use blocked::detour_cause;
 pub use blocked::polls_nothing;
+pub use blocked::verdict;
+pub use net::Aspect;
+pub use net::Awaited;
+pub(crate) use net::pieces;
 pub use stack::StackClass;
 
 /// What a nanosecond of a thread was spent on.

@@ -17,6 +17,7 @@ use crate::event::Ns;
 use crate::event::ThreadId;
 use crate::event::Waker;
 use crate::recorder::Recorder;
+use crate::segment::BlockedPart;
 use crate::segment::Seen;
 use crate::segment::Segment;
 use crate::segment::Sink;
@@ -37,6 +38,8 @@ pub(crate) struct Ended {
     pub(crate) owner: Option<ThreadId>,
     /// Which futex.
     pub(crate) address_hash: Option<u64>,
+    /// Whose turn it was at the other end of a connection, where that is here.
+    pub(crate) peer: Option<ThreadId>,
 }
 
 impl Ended {
@@ -114,6 +117,13 @@ impl Recorder {
                 window,
             })
         };
+        if matches!(cause, Cause::NetPeer | Cause::NetSend) {
+            return wait.peer.map(|thread| Step {
+                thread,
+                how: How::Woke,
+                window,
+            });
+        }
         let Some(owner) = wait.owner.filter(|_| cause == Cause::LockFutex) else {
             return waker.map(|thread| Step {
                 thread,
@@ -159,6 +169,8 @@ fn is_followed(cause: Cause) -> bool {
         cause,
         Cause::LockFutex
             | Cause::LockKernel
+            | Cause::NetPeer
+            | Cause::NetSend
             | Cause::WaitNotify
             | Cause::WaitPipe
             | Cause::WaitChild
@@ -179,7 +191,7 @@ struct TakeOver {
 impl Sink for TakeOver {
     fn segment(&mut self, segment: &Segment<'_>) {
         self.segments += 1;
-        if let Seen::Blocked { off, .. } = segment.seen {
+        if let Seen::Blocked(BlockedPart { off, .. }) = segment.seen {
             let same = off.wait.futex.map(|word| word.address_hash) == Some(self.address_hash);
             if same && off.waker == Waker::Thread(self.owner) {
                 self.at = off.waking.filter(|at| *at <= self.window.end);

@@ -167,7 +167,7 @@ impl Sink for Stretches<'_> {
                 Place::OffCpu => OnCpu::No,
                 Place::Unclear => OnCpu::Maybe,
             },
-            Seen::Runnable { .. } | Seen::Throttled { .. } | Seen::Blocked { .. } => OnCpu::No,
+            Seen::Runnable { .. } | Seen::Throttled { .. } | Seen::Blocked(_) => OnCpu::No,
         };
         if on != OnCpu::No {
             (self.0)(segment.range.start, segment.range.end - 1, on);
@@ -195,7 +195,7 @@ impl Sink for Sum {
                 self.0.on_ns += on;
                 self.0.unknown_ns += ns - on - off;
             }
-            Seen::Runnable { .. } | Seen::Throttled { .. } | Seen::Blocked { .. } => {}
+            Seen::Runnable { .. } | Seen::Throttled { .. } | Seen::Blocked(_) => {}
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::account::Reason;
+use crate::cause::Aspect;
 use crate::cause::Cause;
 use crate::detours::Piece;
 use crate::event::Ns;
@@ -12,6 +13,7 @@ use crate::event::ThreadId;
 use crate::record::OffCpu;
 use crate::record::Record;
 use crate::record::Sums;
+use crate::record::Told;
 
 /// A part of a window.
 #[derive(Debug)]
@@ -47,17 +49,37 @@ pub(crate) enum Seen<'r> {
     },
     /// Denied the CPU by a limit.
     Throttled { off: &'r OffCpu },
-    /// Blocked. `owner`: who held the lock, where it is one. `estimated`: how long, as the waking
-    /// was not seen.
-    Blocked {
-        cause: Cause,
-        off: &'r OffCpu,
-        owner: Option<ThreadId>,
-        detail: u64,
-        estimated: bool,
-    },
+    /// Blocked.
+    Blocked(BlockedPart<'r>),
     /// Merged cycles; the cause is of their blocked part.
     Sums { sums: &'r Sums, cause: Cause },
+}
+
+/// A wait, or the part of one that has one cause.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockedPart<'r> {
+    pub(crate) cause: Cause,
+    /// More of a wait for a connection.
+    pub(crate) aspect: Option<Aspect>,
+    pub(crate) off: &'r OffCpu,
+    /// When the wait began.
+    pub(crate) began: Ns,
+    /// Who held the lock, where it is one.
+    pub(crate) owner: Option<ThreadId>,
+    /// The cgroup, where it was reclaimed for.
+    pub(crate) detail: u64,
+    /// How long is an estimate: its waking, or something that befell its connection, may not have been seen.
+    pub(crate) estimated: bool,
+}
+
+impl BlockedPart<'_> {
+    /// The thread at the other end that keeps it waiting: it is to answer, or to read.
+    pub(crate) fn peer(&self) -> Option<ThreadId> {
+        match (&self.off.net, self.aspect) {
+            (Told::Seen(seen), Some(Aspect::PeerHere | Aspect::Window)) => seen.peer_thread,
+            _ => None,
+        }
+    }
 }
 
 /// Whether a thread was on a CPU where its cause is not known.

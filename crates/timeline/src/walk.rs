@@ -9,9 +9,13 @@
 use std::ops::Range;
 
 use crate::account::Reason;
+use crate::cause::Aspect;
 use crate::cause::Cause;
+use crate::cause::Verdict;
 use crate::cause::blocked_cause;
 use crate::cause::detour_cause;
+use crate::cause::pieces;
+use crate::cause::verdict;
 use crate::codec::Last;
 use crate::cursor::Cursor;
 use crate::detours::Plain;
@@ -22,7 +26,9 @@ use crate::record::Body;
 use crate::record::OffCpu;
 use crate::record::Record;
 use crate::record::Sums;
+use crate::record::Told;
 use crate::recorder::Recorder;
+use crate::segment::BlockedPart;
 use crate::segment::Place;
 use crate::segment::Seen;
 use crate::segment::Segment;
@@ -293,7 +299,11 @@ impl<S: Sink> Walker<'_, '_, S> {
                 continue;
             }
             let seen = match part.what {
-                What::Blocked { estimated } => self.blocked(record.out, off, estimated),
+                What::Blocked { estimated } => {
+                    let doubted = circumstances.doubted;
+                    self.blocked(part.range.clone(), off, estimated, doubted);
+                    continue;
+                }
                 What::Throttled => Seen::Throttled { off },
                 What::Runnable { cause, blamed } => Seen::Runnable { cause, off, blamed },
                 What::Unknown(reason) => Seen::Unknown {
@@ -323,24 +333,47 @@ impl<S: Sink> Walker<'_, '_, S> {
         self.sink.blur(blur_ns);
     }
 
-    /// The cause of a blocked part, with who held the lock and what the detour was for.
-    fn blocked<'o>(&self, out: Ns, off: &'o OffCpu, estimated: bool) -> Seen<'o> {
+    /// A blocked part, cut where the connection that it was for changed. `doubted`: a program may have
+    /// been skipped in it, and with it a phase.
+    fn blocked(&mut self, range: Range<Ns>, off: &OffCpu, estimated: bool, doubted: bool) {
+        let (verdict, whole) = self.judged(range.start, off, estimated);
+        let (Verdict::Connection(awaited), Told::Seen(told)) = (verdict, &off.net) else {
+            return self.emit(range, Seen::Blocked(whole));
+        };
+        for piece in pieces(told, awaited, &range) {
+            let part = BlockedPart {
+                cause: piece.cause,
+                aspect: piece.aspect,
+                estimated: estimated || doubted,
+                ..whole
+            };
+            self.emit(piece.range, Seen::Blocked(part));
+        }
+    }
+
+    /// What a blocked part is put down to, with who held the lock and what the detour was for.
+    fn judged<'o>(&self, out: Ns, off: &'o OffCpu, estimated: bool) -> (Verdict, BlockedPart<'o>) {
         let open = self.thread.detours.at(out);
         let owner = self.recorder.lock_owner(self.id, &off.wait, out);
         let mut blocked = self.recorder.classified(off.blocked(), off.wait, Some(off));
         blocked.owner_lives = owner.is_some();
         blocked.detour = blocked.detour.or(open.map(|piece| piece.kind));
-        let cause = blocked_cause(&blocked);
+        let verdict = verdict(&blocked);
+        let cause = verdict.cause();
         let in_detour = blocked
             .detour
             .is_some_and(|kind| detour_cause(kind) == cause);
-        Seen::Blocked {
+        let is_connection = matches!(verdict, Verdict::Connection(_));
+        let part = BlockedPart {
             cause,
+            aspect: is_connection.then_some(Aspect::NotKnown),
             off,
+            began: out,
             owner: owner.filter(|_| cause == Cause::LockFutex),
             detail: open.filter(|_| in_detour).map_or(0, |piece| piece.detail),
             estimated,
-        }
+        };
+        (verdict, part)
     }
 
     /// What lies after the last record: what a snapshot confirms, and then nothing.

@@ -25,11 +25,11 @@ use crate::event::DetourKind;
 use crate::event::Ns;
 use crate::event::OffState;
 use crate::event::ShortDetours;
-use crate::event::ThreadId;
 use crate::record;
 use crate::record::Body;
 use crate::record::OffCpu;
 use crate::record::Record;
+use crate::segment::BlockedPart;
 use crate::segment::Seen;
 use crate::segment::Segment;
 use crate::segment::Sink;
@@ -107,18 +107,7 @@ impl Sink for Tally {
             }
             Seen::Runnable { cause, off, blamed } => self.runnable(segment, cause, off, blamed),
             Seen::Throttled { off } => self.throttled(segment, off),
-            Seen::Blocked {
-                cause,
-                off,
-                owner,
-                detail,
-                estimated,
-            } => {
-                if estimated {
-                    self.slot(cause).estimated_ns += segment.range.end - segment.range.start;
-                }
-                self.blocked(segment, cause, off, owner, detail);
-            }
+            Seen::Blocked(part) => self.blocked(segment, &part),
             Seen::Sums { sums, cause } => self.sums(segment, sums, cause),
         }
     }
@@ -321,37 +310,34 @@ impl Tally {
         self.episode(segment, Cause::Throttle, culprit);
     }
 
-    fn blocked(
-        &mut self,
-        segment: &Segment<'_>,
-        cause: Cause,
-        off: &OffCpu,
-        owner: Option<ThreadId>,
-        detail: u64,
-    ) {
+    fn blocked(&mut self, segment: &Segment<'_>, part: &BlockedPart<'_>) {
         let ns = segment.range.end - segment.range.start;
+        let BlockedPart { cause, off, .. } = *part;
         self.add(cause, State::Blocked, ns);
         let object = off.wait.object.map(|pointed| Who::Object(pointed.object));
         let culprit = match cause {
-            Cause::LockFutex => owner.map(Who::Thread),
-            Cause::MemLimit => reclaimed_cgroup(DetourKind::MemcgReclaim, detail),
+            Cause::LockFutex => part.owner.map(Who::Thread),
+            Cause::MemLimit => reclaimed_cgroup(DetourKind::MemcgReclaim, part.detail),
             _ => object,
         };
         self.culprit(cause, culprit, ns);
         let brief = self.is_brief();
         let slot = self.slot(cause);
+        slot.estimated_ns += if part.estimated { ns } else { 0 };
         if !brief {
             let seen = slot.seen.get_or_insert_default();
             seen.wait(&off.wait, ns);
             seen.off_cpu(off, ns);
+            seen.connection(part, ns);
         }
         let longest = slot.longest.as_ref().map_or(0, Ended::ns);
         if ns > longest {
             slot.longest = Some(Ended {
                 window: segment.range.clone(),
                 waker: off.waker,
-                owner,
+                owner: part.owner,
                 address_hash: off.wait.futex.map(|word| word.address_hash),
+                peer: part.peer(),
             });
         }
         self.episode(segment, cause, culprit);

@@ -12,7 +12,7 @@ use super::Reason;
 use super::Share;
 use super::Who;
 use super::evidence::add_largest;
-use super::evidence::keep_largest;
+use super::evidence::merge;
 use crate::cause::Cause;
 use crate::event::Ns;
 
@@ -110,16 +110,9 @@ impl Evidence {
         merge(&mut self.stacks, &other.stacks);
         merge(&mut self.futexes, &other.futexes);
         merge(&mut self.wakers, &other.wakers);
+        self.net.add(&other.net);
         self.throttled += other.throttled;
     }
-}
-
-/// Merges one list of evidence into another.
-fn merge<T: Copy + PartialEq>(into: &mut Vec<(T, Ns)>, from: &[(T, Ns)]) {
-    for &(item, ns) in from {
-        add_largest(into, item, ns);
-    }
-    keep_largest(into);
 }
 
 /// Adds a culprit's time to its entry.

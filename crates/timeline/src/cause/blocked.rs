@@ -4,6 +4,7 @@
 //! Everything that a record says of a wait comes in as [`Blocked`]; one [`Cause`] comes out. What
 //! two facts leave open stays `wait.other`: a cause is named only where it is certain.
 
+use super::Awaited;
 use super::Cause;
 use super::StackClass;
 use crate::event::Call;
@@ -116,34 +117,77 @@ pub fn polls_nothing(wait: &Wait) -> bool {
     }
 }
 
-/// The cause of blocked time.
+/// What blocked time is put down to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// One cause, all of it.
+    Cause(Cause),
+    /// A TCP connection: what held of that at each instant decides (`cause/net.rs`).
+    Connection(Awaited),
+}
+
+impl Verdict {
+    /// The cause where nothing more is known.
+    pub fn cause(self) -> Cause {
+        match self {
+            Verdict::Cause(cause) => cause,
+            Verdict::Connection(awaited) => awaited.unseen(),
+        }
+    }
+}
+
+/// The cause of blocked time of which only the wait itself is known.
 pub fn blocked_cause(wait: &Blocked) -> Cause {
+    verdict(wait).cause()
+}
+
+/// What blocked time is put down to.
+pub fn verdict(wait: &Blocked) -> Verdict {
     if let Some(kind) = wait.detour {
-        return detour_cause(kind);
+        return Verdict::Cause(detour_cause(kind));
     }
     let by_stack = wait.stack.and_then(StackClass::cause);
     if let Some(cause) = by_stack.filter(|cause| is_detour(*cause)) {
-        return cause;
+        return Verdict::Cause(cause);
     }
     if matches!(
         wait.state,
         OffState::Stopped | OffState::Traced | OffState::Frozen
     ) {
-        return Cause::WaitStopped;
+        return Verdict::Cause(Cause::WaitStopped);
     }
     let by_call = match wait.entry {
-        Entry::Call(call) => call_cause(call, wait),
-        Entry::Fault => fault_cause(wait),
-        Entry::KernelThread | Entry::NotRecorded => Cause::WaitOther,
+        Entry::Call(call) => connection(call, wait).map_or_else(
+            || Verdict::Cause(call_cause(call, wait)),
+            Verdict::Connection,
+        ),
+        Entry::Fault => Verdict::Cause(fault_cause(wait)),
+        Entry::KernelThread | Entry::NotRecorded => Verdict::Cause(Cause::WaitOther),
     };
     match by_stack {
         // A futex sleeps in the same functions whatever it is; its word tells more.
         Some(Cause::WaitNotify | Cause::WaitPoll) | None => by_call,
+        // No room to send on a connection, whatever call it came by.
+        Some(Cause::NetSend) if wait.object == Some(ObjectClass::Tcp) => {
+            Verdict::Connection(Awaited::Output)
+        }
         // Calls that are what they are wherever they block; where both say something, the order
         // of causes decides.
-        Some(stack) if is_certain(by_call) => by_call.min(stack),
+        Some(stack) if is_certain(by_call.cause()) => Verdict::Cause(by_call.cause().min(stack)),
         // Otherwise the function that it sleeps in knows better than the call it came by.
-        Some(stack) => stack,
+        Some(stack) => Verdict::Cause(stack),
+    }
+}
+
+/// What a call awaits of the TCP connection that it is for; `None`: it is for none.
+fn connection(call: Call, wait: &Blocked) -> Option<Awaited> {
+    if wait.object != Some(ObjectClass::Tcp) {
+        return None;
+    }
+    match call {
+        Call::Read | Call::Recv => Some(Awaited::Input),
+        Call::Write | Call::Send => Some(Awaited::Output),
+        _ => None,
     }
 }
 
@@ -238,7 +282,6 @@ fn input_cause(wait: &Blocked) -> Cause {
         Some(ObjectClass::Pipe | ObjectClass::UnixSocket | ObjectClass::Notification) => {
             Cause::WaitPipe
         }
-        // A TCP connection's read is not told apart yet: loss, bytes on the way, or the peer.
         _ => Cause::WaitOther,
     }
 }
@@ -248,7 +291,6 @@ fn output_cause(wait: &Blocked) -> Cause {
     match wait.object {
         Some(ObjectClass::RemoteFile) => Cause::FsRemote,
         Some(ObjectClass::File | ObjectClass::BlockDevice) if wait.iowait => Cause::DiskWrite,
-        Some(ObjectClass::Tcp) => Cause::NetSend,
         Some(ObjectClass::Datagram) => Cause::NetDatagram,
         Some(ObjectClass::Pipe | ObjectClass::UnixSocket | ObjectClass::Notification) => {
             Cause::WaitPipe

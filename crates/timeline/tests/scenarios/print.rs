@@ -9,8 +9,10 @@ use lacuna_timeline::Recorder;
 use lacuna_timeline::ThreadId;
 use lacuna_timeline::account::Counts;
 use lacuna_timeline::account::Episode;
+use lacuna_timeline::account::NetEvidence;
 use lacuna_timeline::account::Share;
 use lacuna_timeline::account::Who;
+use lacuna_timeline::event::Dropped;
 use lacuna_timeline::join::Presence;
 
 /// An account.
@@ -75,6 +77,7 @@ fn share(text: &mut String, share: &Share) {
     for culprit in &share.culprits {
         let _ = write!(text, "; {} {}", who(culprit.who), culprit.ns);
     }
+    connections(text, &share.evidence.net);
     for link in &share.chain {
         let _ = write!(
             text,
@@ -89,6 +92,36 @@ fn share(text: &mut String, share: &Share) {
         }
     }
     text.push('\n');
+}
+
+/// What was told of the connections.
+fn connections(text: &mut String, net: &NetEvidence) {
+    for (aspect, ns) in &net.aspects {
+        let _ = write!(text, "; {} {ns}", aspect.name());
+    }
+    for (name, value) in [
+        ("timeouts", net.timeouts),
+        ("probes", net.probes),
+        ("fast", net.fast),
+        ("srtt", net.srtt_ns),
+        ("rto", net.rto_ns),
+    ] {
+        if value > 0 {
+            let _ = write!(text, ", {name} {value}");
+        }
+    }
+    for dropped in &net.drops {
+        let Dropped {
+            count,
+            reason,
+            ifindex,
+            netns,
+        } = dropped;
+        let _ = write!(
+            text,
+            ", {count} dropped: reason {reason} device {ifindex} in {netns}"
+        );
+    }
 }
 
 fn episode(text: &mut String, episode: &Episode) {

@@ -30,6 +30,7 @@ use lacuna_timeline::event::DetourKind;
 use lacuna_timeline::event::Doubt;
 use lacuna_timeline::event::DoubtReason;
 use lacuna_timeline::event::Dropped;
+use lacuna_timeline::event::Endpoints;
 use lacuna_timeline::event::Entry;
 use lacuna_timeline::event::Exit;
 use lacuna_timeline::event::Faults;
@@ -370,7 +371,9 @@ fn wait(words: &Words<'_>) -> Wait {
         "read" => Call::Read,
         "write" => Call::Write,
         "recv" => Call::Recv,
+        "send" => Call::Send,
         "connect" => Call::Connect,
+        "splice" => Call::Splice,
         "epoll" => Call::EpollWait,
         "poll" => Call::Poll,
         "wait-child" => Call::WaitChild,
@@ -496,6 +499,13 @@ fn object(id: u64, words: &Words<'_>) -> ObjectInfo {
             "pipe" => ObjectKind::Pipe,
             "timer" => ObjectKind::Timer,
             "unix" => ObjectKind::UnixSocket,
+            "tcp" => ObjectKind::Tcp(Endpoints {
+                local: [1; 16],
+                local_port: 1,
+                remote: [2; 16],
+                remote_port: 2,
+                netns: 1,
+            }),
             kind => panic!("no such object: {kind}"),
         },
         name: "name".into(),
