@@ -13,6 +13,7 @@
 //! ([`UnixNs`]). Fields are in the contract's order.
 
 mod check;
+mod lab;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,11 @@ use serde::Deserialize;
 use serde::Serialize;
 
 pub(crate) use check::GapSums;
+pub(crate) use lab::LabReport;
+pub(crate) use lab::LabRow;
+pub(crate) use lab::LabSchema;
+pub(crate) use lab::ScenarioReport;
+pub(crate) use lab::ScenarioStatus;
 
 /// An instant in Unix nanoseconds; a decimal string in JSON, because it does not fit a JavaScript number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

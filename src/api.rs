@@ -12,6 +12,7 @@ mod server;
 mod tests;
 
 pub(crate) use client::Agent;
+pub(crate) use client::AgentError;
 pub(crate) use server::Answers;
 pub(crate) use server::SpansQuery;
 pub(crate) use server::router;

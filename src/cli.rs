@@ -92,6 +92,11 @@ pub(crate) enum Task {
         after_long_help = help::DOCTOR_AFTER
     )]
     Doctor(DoctorArgs),
+    #[command(about = help::LAB, long_about = help::LAB_LONG, after_long_help = help::LAB_AFTER)]
+    Lab(LabArgs),
+    /// A process of a scenario of the lab, or its agent: only `lacuna lab` starts it.
+    #[command(name = lacuna_lab::PART, hide = true)]
+    Part(BareArgs),
     /// The inside of a held command: only `lacuna run` starts it.
     #[command(name = STAGE, hide = true)]
     Stage(BareArgs),
@@ -183,6 +188,51 @@ pub(crate) enum Question {
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) format: FormatArg,
+}
+
+/// `lacuna lab`
+#[derive(Args, Debug)]
+#[command(subcommand_required = true, disable_help_subcommand = true)]
+pub(crate) struct LabArgs {
+    #[command(subcommand)]
+    pub(crate) task: LabTask,
+}
+
+/// What the lab is to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum LabTask {
+    #[command(about = help::LAB_LIST)]
+    List(LabListArgs),
+    #[command(
+        about = help::LAB_RUN,
+        long_about = help::LAB_RUN_LONG,
+        after_long_help = help::LAB_RUN_AFTER,
+        override_usage = "lacuna lab run [OPTIONS] NAME...\n       lacuna lab run [OPTIONS] --all"
+    )]
+    Run(LabRunArgs),
+}
+
+/// `lacuna lab list`
+#[derive(Args, Debug)]
+pub(crate) struct LabListArgs {
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+}
+
+/// `lacuna lab run`
+#[derive(Args, Debug)]
+pub(crate) struct LabRunArgs {
+    /// The scenarios to run, by name
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    pub(crate) names: Vec<String>,
+    /// Run all of them
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+    /// Make every truth wrong (for tests of the lab itself)
+    #[arg(long, hide = true)]
+    pub(crate) falsify: bool,
 }
 
 /// A command and nothing else, for the hidden tasks.

@@ -13,6 +13,7 @@ mod command;
 mod doctor;
 mod engine;
 mod explain;
+mod lab;
 mod otlp;
 mod patience;
 mod render;
@@ -30,7 +31,12 @@ fn main() -> ExitCode {
     };
     let done = match task {
         Task::Stage(arguments) => Ok(command::stage(&arguments.command)),
+        Task::Part(arguments) => lab::part(&arguments.command),
         Task::Bare(arguments) => command::bare(&arguments.command),
+        Task::Lab(arguments) => match arguments.task {
+            cli::LabTask::List(arguments) => lab::list(&arguments),
+            cli::LabTask::Run(arguments) => lab::run(&arguments),
+        },
         Task::Doctor(arguments) => doctor::run(&arguments),
         Task::Run(arguments) => return watched(arguments),
         Task::Agent(arguments) => agent::run(arguments),

@@ -9,6 +9,7 @@
 
 mod blame;
 mod causes;
+mod lab;
 mod paint;
 mod plain;
 mod quantity;
@@ -20,6 +21,8 @@ mod tree;
 
 use serde::Serialize;
 
+pub(crate) use lab::lab;
+pub(crate) use lab::scenarios;
 pub(crate) use paint::Style;
 pub(crate) use run::run;
 pub(crate) use spans::explanation;

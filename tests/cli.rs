@@ -72,16 +72,25 @@ fn manuals() {
     says("help-agent", &["agent", "--help"]);
     says("help-explain", &["explain", "--help"]);
     says("help-doctor", &["doctor", "--help"]);
+    says("help-lab", &["lab", "--help"]);
+    says("help-lab-run", &["lab", "run", "--help"]);
 }
 
 #[test]
 fn hidden_tasks_and_switches_stay_hidden() {
-    for arguments in [&["--help"][..], &["run", "--help"], &["run", "-h"], &["-h"]] {
+    let lab = &["lab", "run", "--help"];
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["run", "-h"],
+        &["-h"],
+        lab,
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_lacuna"))
             .args(arguments)
             .output();
         let text = String::from_utf8(output.expect("lacuna starts").stdout).expect("UTF-8");
-        for hidden in ["__exec", "__bare", "inject"] {
+        for hidden in ["__exec", "__bare", "__lab", "inject", "falsify"] {
             assert!(!text.contains(hidden), "{hidden} in {text}");
         }
     }
@@ -126,6 +135,11 @@ fn mistakes_in_what_is_asked() {
     says(
         "explain-bad-wait",
         &["explain", "--spans", "x.json", "--wait", "ages"],
+    );
+    says("lab-nothing", &["lab", "run"]);
+    says(
+        "lab-no-such",
+        &["lab", "run", "cpu-contention", "cpu-content"],
     );
     says("bad-format", &["doctor", "--format", "yaml"]);
 }

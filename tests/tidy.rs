@@ -299,8 +299,14 @@ fn crates_know_only_what_they_may() {
         ["lacuna-timeline"],
         "probes turns bytes into the vocabulary of timeline, and knows no more"
     );
+    assert_eq!(
+        ours("crates/lab/Cargo.toml"),
+        ["lacuna-host"],
+        "the lab's truth comes neither from the probes nor from what they mean"
+    );
     for path in [
         "Cargo.toml",
+        "crates/lab/Cargo.toml",
         "crates/timeline/Cargo.toml",
         "crates/host/Cargo.toml",
     ] {

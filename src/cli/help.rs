@@ -21,6 +21,7 @@ Examples:
   lacuna agent                  take spans and watch the host, always on
   lacuna explain TRACE_ID       where did the gap of each span of a trace go?
   lacuna doctor                 what works on this host, and what does not?
+  lacuna lab run --all          are its answers true on this host?
 
 Exit status:
   0  good
@@ -151,3 +152,43 @@ Exit status:
   0  nothing is missing
   1  something is missing that costs a cause
   2  it could not run";
+
+pub(super) const LAB: &str = "Make trouble on purpose, and hold the answers against the truth";
+
+pub(super) const LAB_LONG: &str = "\
+Make trouble on purpose, and hold Lacuna's answers against the truth.
+
+Each scenario is a war story made to happen on this machine: a backup that takes
+the CPU, a limit that denies it, a lock whose owner has no CPU. A small traced
+service runs in it, an agent started for it explains the service's spans, and
+what it says is compared with the kernel's own counters and with clocks of the
+scenario's own. What is made for it is removed again, also after Ctrl-C.";
+
+pub(super) const LAB_AFTER: &str = "\
+Examples:
+  lacuna lab list
+  lacuna lab run --all";
+
+pub(super) const LAB_LIST: &str = "List the scenarios";
+
+pub(super) const LAB_RUN: &str = "Run scenarios, and say what was true and what was answered";
+
+pub(super) const LAB_RUN_LONG: &str = "\
+Run scenarios, and say what was true and what was answered.
+
+An answer must be within 1 % or 1 ms of the truth, whichever is larger, name
+whom it must, and have at most 2 % for all other causes. On an emulated machine:
+within 5 % or 20 ms, and the largest. Needs root. It keeps one CPU busy, for
+some seconds each.";
+
+pub(super) const LAB_RUN_AFTER: &str = "\
+Examples:
+  lacuna lab run cpu-contention
+  lacuna lab run --all --format json
+
+A scenario that this host cannot make is not run, and says why; it has not passed.
+
+Exit status:
+  0  what ran has passed
+  1  a scenario failed
+  2  nothing could be run";

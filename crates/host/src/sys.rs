@@ -101,6 +101,13 @@ pub fn has_btf(root: &Root) -> bool {
     root.exists("/sys/kernel/btf/vmlinux")
 }
 
+/// Whether this machine is emulated in software (QEMU without hardware's help): its clocks are right,
+/// and its CPUs are slow and stop now and then.
+pub fn is_emulated(root: &Root) -> bool {
+    root.read("/proc/cpuinfo")
+        .is_ok_and(|text| text.contains("QEMU TCG CPU"))
+}
+
 /// The id of this boot; recordings of two boots never mix.
 pub fn boot_id(root: &Root) -> Option<Box<str>> {
     Some(

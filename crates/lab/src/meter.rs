@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a thread reads of itself: clocks, and what the scheduler counted of it. The truth of the lab.
+//!
+//! Several clocks and files are one reading only if the thread stayed on its CPU while it read them:
+//! a switch in between would put a time slice on one side for one of them and on the other side for
+//! another. So a reading that a switch tore is taken again, and a span that begins and ends with
+//! readings is exactly what they measure.
+
+use std::fs;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+use rustix::thread::gettid;
+use rustix::time::ClockId;
+use rustix::time::clock_gettime;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// How often a reading may be torn before that is an error; each takes some ten microseconds.
+const ATTEMPTS: u32 = 10_000;
+
+/// What was so at one instant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Reading {
+    /// `CLOCK_REALTIME`, as a span's own clock.
+    pub(crate) unix_ns: u64,
+    /// `CLOCK_THREAD_CPUTIME_ID`: how long the thread has been on CPUs. Unlike the first number of
+    /// `schedstat` it counts the slice that has just begun.
+    pub(crate) on_cpu_ns: u64,
+    /// Second number of `schedstat`: how long it has been queued for one.
+    pub(crate) queued_ns: u64,
+}
+
+/// What lies between two readings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Amounts {
+    /// By the clock.
+    pub(crate) wall_ns: u64,
+    /// On a CPU.
+    pub(crate) on_cpu_ns: u64,
+    /// Queued for one; a CPU limit's part is in it.
+    pub(crate) queued_ns: u64,
+}
+
+impl Amounts {
+    /// Neither on a CPU nor queued for one.
+    pub(crate) fn blocked_ns(&self) -> u64 {
+        self.wall_ns.saturating_sub(self.on_cpu_ns + self.queued_ns)
+    }
+}
+
+impl Reading {
+    /// Reads this thread's counters, and `more` at the same instant.
+    ///
+    /// # Errors
+    /// The kernel does not tell, or the thread is switched away each time.
+    pub(crate) fn take<T>(more: impl Fn() -> Result<T>) -> Result<(Self, T)> {
+        for _ in 0..ATTEMPTS {
+            let before = Schedstat::of_this_thread()?;
+            let unix_ns = ns(ClockId::Realtime);
+            let on_cpu_ns = ns(ClockId::ThreadCPUTime);
+            let more = more()?;
+            let after = Schedstat::of_this_thread()?;
+            if before.runs == after.runs {
+                let reading = Self {
+                    unix_ns,
+                    on_cpu_ns,
+                    queued_ns: after.queued_ns,
+                };
+                return Ok((reading, more));
+            }
+        }
+        bail!("this thread is switched away whenever it reads its counters")
+    }
+
+    /// Reads this thread's counters.
+    ///
+    /// # Errors
+    /// As [`Reading::take`].
+    pub(crate) fn now() -> Result<Self> {
+        Ok(Self::take(|| Ok(()))?.0)
+    }
+
+    /// What lies between this reading and a later one of the same thread.
+    pub(crate) fn until(&self, later: &Self) -> Amounts {
+        Amounts {
+            wall_ns: later.unix_ns.saturating_sub(self.unix_ns),
+            on_cpu_ns: later.on_cpu_ns.saturating_sub(self.on_cpu_ns),
+            queued_ns: later.queued_ns.saturating_sub(self.queued_ns),
+        }
+    }
+}
+
+/// What the scheduler counts of a thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Schedstat {
+    /// On a CPU; of a thread that is on one now, without what has passed since the last tick.
+    pub(crate) on_cpu_ns: u64,
+    /// Queued for one; without the wait that it is in.
+    pub(crate) queued_ns: u64,
+    /// How often it came on a CPU.
+    pub(crate) runs: u64,
+}
+
+impl Schedstat {
+    /// Of the calling thread.
+    pub(crate) fn of_this_thread() -> Result<Self> {
+        Self::read("/proc/thread-self/schedstat")
+    }
+
+    /// Of a process's first thread.
+    pub(crate) fn of_process(pid: u32) -> Result<Self> {
+        Self::read(&format!("/proc/{pid}/schedstat"))
+    }
+
+    fn read(path: &str) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+        Self::parse(&text).with_context(|| format!("{path} is {text:?}"))
+    }
+
+    /// Three numbers; kernels without `CONFIG_SCHED_INFO` have three zeros.
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split_ascii_whitespace().map(|word| word.parse().ok());
+        let [on_cpu_ns, queued_ns, runs] = [numbers.next()??, numbers.next()??, numbers.next()??];
+        (runs > 0).then_some(Self {
+            on_cpu_ns,
+            queued_ns,
+            runs,
+        })
+    }
+}
+
+/// The calling thread's id.
+pub(crate) fn tid() -> u32 {
+    gettid().as_raw_nonzero().get().unsigned_abs()
+}
+
+/// Uses a CPU until the calling thread has had that much of it.
+pub(crate) fn work(on_cpu_ns: u64) {
+    let until = ns(ClockId::ThreadCPUTime) + on_cpu_ns;
+    while ns(ClockId::ThreadCPUTime) < until {
+        // Long enough that the clock is not what the thread does most.
+        for _ in 0..1_000 {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+fn ns(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reading;
+    use super::Schedstat;
+    use super::work;
+
+    #[test]
+    fn what_is_no_schedstat_is_refused() {
+        let good = Schedstat::parse("12 34 5\n").unwrap();
+        assert_eq!((good.on_cpu_ns, good.queued_ns, good.runs), (12, 34, 5));
+        for text in ["", "0 0 0\n", "1 2", "1 2 x", "-1 2 3"] {
+            assert_eq!(Schedstat::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_thread_are_the_whole() {
+        let begin = Reading::now().unwrap();
+        work(20_000_000);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let amounts = begin.until(&Reading::now().unwrap());
+        assert!(amounts.on_cpu_ns >= 20_000_000, "{amounts:?}");
+        assert!(amounts.blocked_ns() >= 29_000_000, "{amounts:?}");
+        assert!(
+            amounts.on_cpu_ns + amounts.queued_ns <= amounts.wall_ns,
+            "{amounts:?}"
+        );
+    }
+}

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The scenarios, a file each. Each begins with its story and with where its truth comes from.
+
+pub(crate) mod cpu_contention;
