@@ -340,7 +340,7 @@ impl<S: Sink> Walker<'_, '_, S> {
         let (Verdict::Connection(awaited), Told::Seen(told)) = (verdict, &off.net) else {
             return self.emit(range, Seen::Blocked(whole));
         };
-        for piece in pieces(told, awaited, &range) {
+        for piece in pieces(told, self.id, awaited, &range) {
             let part = BlockedPart {
                 cause: piece.cause,
                 aspect: piece.aspect,

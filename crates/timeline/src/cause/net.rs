@@ -13,6 +13,7 @@ use crate::event::Connection;
 use crate::event::NetState;
 use crate::event::Ns;
 use crate::event::Phase;
+use crate::event::ThreadId;
 
 /// What a thread waited for on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -40,6 +41,8 @@ pub enum Aspect {
     Window,
     /// The congestion window was full.
     Congestion,
+    /// The program itself had asked for a small segment to be held back.
+    Corked,
     /// Neither window was: pacing, or a send buffer smaller than what may be in flight.
     Pacing,
     /// The other end is on this host.
@@ -60,6 +63,7 @@ impl Aspect {
             Aspect::DroppedIn => "dropped-here-in",
             Aspect::Window => "peer-window",
             Aspect::Congestion => "congestion-window",
+            Aspect::Corked => "corked",
             Aspect::Pacing => "pacing-or-buffer",
             Aspect::PeerHere => "peer-on-this-host",
             Aspect::PeerElsewhere => "peer-or-way-back",
@@ -88,11 +92,17 @@ pub(crate) struct Piece {
 }
 
 /// Cuts a blocked stretch, from switch-out to waking, into pieces that follow each other.
-pub(crate) fn pieces(seen: &Connection, awaited: Awaited, blocked: &Range<Ns>) -> Vec<Piece> {
+pub(crate) fn pieces(
+    seen: &Connection,
+    waiter: ThreadId,
+    awaited: Awaited,
+    blocked: &Range<Ns>,
+) -> Vec<Piece> {
     let view = View {
         seen,
         awaited,
         from: blocked.start,
+        shared: seen.reader.is_some_and(|reader| reader != waiter),
     };
     let mut cuts = view.cuts();
     let judged = blocked.start..view.arrival(blocked.end);
@@ -147,6 +157,8 @@ struct View<'c> {
     awaited: Awaited,
     /// When the wait began.
     from: Ns,
+    /// Another thread waited for it last.
+    shared: bool,
 }
 
 impl View<'_> {
@@ -187,24 +199,35 @@ impl View<'_> {
         if let Some((_, _, aspect)) = lost {
             return (Cause::NetRetransmit, Some(aspect));
         }
-        match place {
+        let proved = place.filter(|&place| self.is_proved(place));
+        match proved {
             None => (self.awaited.unseen(), Some(Aspect::NotKnown)),
             Some(place) if self.awaited == Awaited::Output => self.sending(place),
             Some(place) => self.receiving(place, at),
         }
     }
 
+    /// Whether what a phase says is so up to the next one.
+    fn is_proved(&self, place: usize) -> bool {
+        let next = self.phases().get(place + 1);
+        let is_late = next.is_some_and(|next| next.state.has(NetState::LATE));
+        !is_late && !self.phases()[place].state.has(NetState::UNFOLLOWED)
+    }
+
     /// Whether a loss is known to hold: by the phase that the instant lies in, or by a later one that
     /// says since when.
     fn is_lost(&self, place: Option<usize>, at: Ns, bit: NetState, resent: bool) -> bool {
-        let now = place.map(|place| self.phases()[place].state);
+        let proved = place.filter(|&place| self.is_proved(place));
+        let now = proved.map(|place| self.phases()[place].state);
         let outwards = LOST_OUT.has(bit);
         if outwards && now.is_some_and(|now| has_arrived(now, bit)) {
             return false;
         }
         let holds_now = now.is_some_and(|now| now.has(bit));
         let may_hold = now.is_none_or(|now| !outwards || now.has(NetState::UNACKED));
-        let phases = self.phases().iter().enumerate().skip(place.unwrap_or(0));
+        // Of a phase that proves nothing, only later ones tell.
+        let first = proved.or(place.map(|place| place + 1)).unwrap_or(0);
+        let phases = self.phases().iter().enumerate().skip(first);
         let mut known = phases.filter(|(_, phase)| phase.state.has(bit));
         known.any(|(told, _)| match self.began(told, bit) {
             Some(began) => (holds_now || may_hold) && self.noticeable(began, resent) <= at,
@@ -245,6 +268,9 @@ impl View<'_> {
         let unsent = state.has(NetState::UNSENT);
         if state.has(NetState::NAGLE) {
             return (Cause::NetNagle, None);
+        }
+        if state.has(NetState::CORKED) {
+            return (Cause::NetNagle, Some(Aspect::Corked));
         }
         // The peer does not even take what it is to answer.
         if unsent && state.has(NetState::WINDOW) {
@@ -295,7 +321,10 @@ impl View<'_> {
         let turn = place.saturating_sub(since.count());
         let turn = self.phases()[turn].state;
         match self.seen.accepted {
-            true => turn.has(NetState::HEARD),
+            // Whoever looks after several connections does not wait for what another thread works on.
+            true => {
+                turn.has(NetState::HEARD) && !(self.shared && self.awaited == Awaited::Readiness)
+            }
             false => turn.has(NetState::ASKED),
         }
     }

@@ -6,6 +6,7 @@ use super::bytes::Reader;
 use super::bytes::Writer;
 use super::wait::Rings;
 use crate::event::Connection;
+use crate::event::DropReason;
 use crate::event::Dropped;
 use crate::event::NetState;
 use crate::event::Ns;
@@ -23,6 +24,7 @@ mod has {
     pub(super) const PEER: u8 = 1 << 3;
     pub(super) const RETRANSMITS: u8 = 1 << 4;
     pub(super) const DROPPED: u8 = 1 << 5;
+    pub(super) const READER: u8 = 1 << 6;
 }
 
 /// Writes it after a wait that began at `from`; nothing where there is nothing to tell.
@@ -36,7 +38,7 @@ pub(super) fn write(out: &mut Writer<'_>, rings: &mut Rings, from: Ns, told: &To
     for ns in [seen.srtt_ns, seen.rtt_min_ns, seen.rto_ns] {
         out.number(ns);
     }
-    if let Some(thread) = seen.peer_thread {
+    for thread in [seen.peer_thread, seen.reader].into_iter().flatten() {
         rings.write_word(out, 0, thread.0);
     }
     if seen.retransmits != Retransmits::default() {
@@ -51,7 +53,7 @@ pub(super) fn write(out: &mut Writer<'_>, rings: &mut Rings, from: Ns, told: &To
     }
     if let Some(dropped) = seen.dropped {
         out.number(dropped.count.into());
-        out.number(dropped.reason.into());
+        out.number(dropped.reason as u64);
         out.number(dropped.ifindex.into());
         out.number(dropped.netns.into());
     }
@@ -64,6 +66,7 @@ fn flags_of(seen: &Connection) -> u8 {
         (has::ACCEPTED, seen.accepted),
         (has::CUT, seen.cut),
         (has::PEER, seen.peer_thread.is_some()),
+        (has::READER, seen.reader.is_some()),
         (has::RETRANSMITS, seen.retransmits != Retransmits::default()),
         (has::DROPPED, seen.dropped.is_some()),
     ] {
@@ -94,10 +97,12 @@ pub(super) fn read(input: &mut Reader<'_>, rings: &mut Rings, from: Ns) -> Optio
         return Some(Told::Missing);
     }
     let [srtt_ns, rtt_min_ns, rto_ns] = [input.number()?, input.number()?, input.number()?];
-    let peer_thread = match flags & has::PEER {
-        0 => None,
-        _ => Some(ThreadId(rings.next_word(input)?)),
+    let mut thread = |bit| match flags & bit {
+        0 => Some(None),
+        _ => Some(Some(ThreadId(rings.next_word(input)?))),
     };
+    let peer_thread = thread(has::PEER)?;
+    let reader = thread(has::READER)?;
     let mut small = || u16::try_from(input.number()?).ok();
     let retransmits = match flags & has::RETRANSMITS {
         0 => Retransmits::default(),
@@ -111,7 +116,7 @@ pub(super) fn read(input: &mut Reader<'_>, rings: &mut Rings, from: Ns) -> Optio
         0 => None,
         _ => Some(Dropped {
             count: small()?,
-            reason: small()?,
+            reason: DropReason::of(small()?),
             ifindex: input.number()?.try_into().ok()?,
             netns: input.number()?.try_into().ok()?,
         }),
@@ -119,6 +124,7 @@ pub(super) fn read(input: &mut Reader<'_>, rings: &mut Rings, from: Ns) -> Optio
     Some(Told::Seen(Box::new(Connection {
         accepted: flags & has::ACCEPTED != 0,
         peer_thread,
+        reader,
         srtt_ns,
         rtt_min_ns,
         rto_ns,

@@ -13,6 +13,7 @@ use crate::event::Blame;
 use crate::event::Call;
 use crate::event::Connection;
 use crate::event::DetourKind;
+use crate::event::DropReason;
 use crate::event::Dropped;
 use crate::event::Entry;
 use crate::event::Faults;
@@ -171,6 +172,7 @@ fn told(rng: &mut Rng, out: Ns) -> Told {
     Told::Seen(Box::new(Connection {
         accepted: rng.one_in(2),
         peer_thread: maybe(rng, |rng| ThreadId(any(rng))),
+        reader: maybe(rng, |rng| ThreadId(any(rng))),
         srtt_ns: any(rng),
         rtt_min_ns: any(rng),
         rto_ns: any(rng),
@@ -181,7 +183,7 @@ fn told(rng: &mut Rng, out: Ns) -> Told {
         },
         dropped: maybe(rng, |rng| Dropped {
             count: any(rng) as u16,
-            reason: any(rng) as u16,
+            reason: DropReason::of(rng.below(12) as u16),
             ifindex: any(rng) as u32,
             netns: any(rng) as u32,
         }),

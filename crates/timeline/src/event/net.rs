@@ -32,15 +32,18 @@ pub struct Connection {
     pub accepted: bool,
     /// The thread of the other end, on this host, whose wait this connection ended last.
     pub peer_thread: Option<ThreadId>,
+    /// The thread whose wait this connection ended before this one; another than the waiter: several
+    /// threads share the connection.
+    pub reader: Option<ThreadId>,
     /// Smoothed round trip (`tcp_sock.srtt_us`, without its factor of 8); 0: not measured yet.
     pub srtt_ns: Ns,
     /// Smallest round trip that the kernel remembers (`tcp_sock.rtt_min`); 0: not measured yet.
     pub rtt_min_ns: Ns,
-    /// Retransmission timeout (`icsk_rto`, back-off included); 0: not known.
+    /// Retransmission timeout without back-off; 0: not known.
     pub rto_ns: Ns,
-    /// What was sent again in this wait.
+    /// What was sent again, since the last wait that it ended.
     pub retransmits: Retransmits,
-    /// What this host dropped of it on its way out in this wait.
+    /// What this host dropped of it, since the last wait that it ended.
     pub dropped: Option<Dropped>,
     /// Older phases were overwritten: before the first one nothing is known.
     pub cut: bool,
@@ -60,17 +63,100 @@ pub struct Retransmits {
 }
 
 /// Segments that this host itself dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Dropped {
     /// How many.
     pub count: u16,
-    /// The kernel's number of the reason (`enum skb_drop_reason`), which differs between kernels; 0: not said.
-    pub reason: u16,
-    /// The network device that it was to leave by; 0: not known.
+    /// Who dropped them, and why.
+    pub reason: DropReason,
+    /// The network device that they were to pass; 0: not known.
     pub ifindex: u32,
     /// Inode number of that device's network namespace; 0: not known.
     pub netns: u32,
 }
+
+/// Where on this host a segment was dropped. (The kernel's own numbers differ between its versions.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum DropReason {
+    /// It was not said.
+    #[default]
+    NotSaid,
+    /// A queueing discipline.
+    Qdisc,
+    /// A traffic control filter on the way out.
+    TcOut,
+    /// A traffic control filter on the way in.
+    TcIn,
+    /// A packet filter (nftables, iptables).
+    Netfilter,
+    /// A network device: its queue was full, it was not ready, or XDP.
+    Device,
+    /// A BPF program on a cgroup, or a security hook.
+    Bpf,
+    /// No hardware address was found for the next hop.
+    Neighbour,
+    /// No route, or the source was not believed.
+    Route,
+    /// The receiving socket's buffer or backlog was full.
+    Receiver,
+    /// The checksum was wrong.
+    Checksum,
+    /// Out of memory.
+    Memory,
+}
+
+impl DropReason {
+    /// Every reason, at its number: on the wire, and as the recorder stores it.
+    const ALL: [DropReason; 12] = [
+        DropReason::NotSaid,
+        DropReason::Qdisc,
+        DropReason::TcOut,
+        DropReason::TcIn,
+        DropReason::Netfilter,
+        DropReason::Device,
+        DropReason::Bpf,
+        DropReason::Neighbour,
+        DropReason::Route,
+        DropReason::Receiver,
+        DropReason::Checksum,
+        DropReason::Memory,
+    ];
+
+    /// The reason of that number; a number that is not known says nothing.
+    pub fn of(number: u16) -> DropReason {
+        let known = DropReason::ALL.get(usize::from(number));
+        known.copied().unwrap_or_default()
+    }
+
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            DropReason::NotSaid => "not-said",
+            DropReason::Qdisc => "qdisc",
+            DropReason::TcOut => "tc-egress",
+            DropReason::TcIn => "tc-ingress",
+            DropReason::Netfilter => "netfilter",
+            DropReason::Device => "device",
+            DropReason::Bpf => "bpf",
+            DropReason::Neighbour => "neighbour",
+            DropReason::Route => "route",
+            DropReason::Receiver => "receive-buffer",
+            DropReason::Checksum => "checksum",
+            DropReason::Memory => "memory",
+        }
+    }
+}
+
+const _: () = {
+    let mut at = 0;
+    while at < DropReason::ALL.len() {
+        assert!(
+            DropReason::ALL[at] as usize == at,
+            "reasons must be in the order of the enum"
+        );
+        at += 1;
+    }
+};
 
 /// From an instant on a connection was in a state, up to the next phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +203,14 @@ impl NetState {
     pub const HERE: NetState = NetState(1 << 12);
     /// This host dropped a segment of the other end on its way to us; since when.
     pub const PEER_DROPPED: NetState = NetState(1 << 13);
+    /// Our own small segment is held back because the program asked for it (`TCP_CORK`, `MSG_MORE`).
+    pub const CORKED: NetState = NetState(1 << 14);
+    /// From here on arriving segments are not seen (it is half closed): what this phase says held at its
+    /// instant, and nothing after that is proved.
+    pub const UNFOLLOWED: NetState = NetState(1 << 15);
+    /// It held already before this phase's instant, since when is not known: so what the phase before
+    /// says up to here is not proved.
+    pub const LATE: NetState = NetState(1 << 16);
 
     /// The bits that have an instant of their own, by which of them a phase's `since` means: the first
     /// one here that it has.

@@ -119,7 +119,8 @@ fn connections(text: &mut String, net: &NetEvidence) {
         } = dropped;
         let _ = write!(
             text,
-            ", {count} dropped: reason {reason} device {ifindex} in {netns}"
+            ", {count} dropped: {} device {ifindex} in {netns}",
+            reason.name()
         );
     }
 }

@@ -29,6 +29,7 @@ use lacuna_timeline::event::Detour;
 use lacuna_timeline::event::DetourKind;
 use lacuna_timeline::event::Doubt;
 use lacuna_timeline::event::DoubtReason;
+use lacuna_timeline::event::DropReason;
 use lacuna_timeline::event::Dropped;
 use lacuna_timeline::event::Endpoints;
 use lacuna_timeline::event::Entry;
@@ -218,7 +219,7 @@ impl Script {
         let count = |key| words.number(key).unwrap_or(0) as u16;
         let dropped = words.number("drops").map(|drops| Dropped {
             count: drops as u16,
-            reason: count("reason"),
+            reason: DropReason::of(count("reason")),
             ifindex: words.number("ifindex").unwrap_or(0) as u32,
             netns: words.number("netns").unwrap_or(0) as u32,
         });
@@ -230,6 +231,7 @@ impl Script {
             seen: Connection {
                 accepted: words.has("accepted"),
                 peer_thread: words.number("peer").map(ThreadId),
+                reader: words.number("reader").map(ThreadId),
                 srtt_ns: words.number("srtt").unwrap_or(0),
                 rtt_min_ns: words.number("least").unwrap_or(0),
                 rto_ns: words.number("rto").unwrap_or(0),
@@ -342,6 +344,9 @@ fn phase(text: &str) -> Phase {
         "asked" => NetState::ASKED,
         "heard" => NetState::HEARD,
         "here" => NetState::HERE,
+        "corked" => NetState::CORKED,
+        "unfollowed" => NetState::UNFOLLOWED,
+        "late" => NetState::LATE,
         bit => panic!("no such state: {bit}"),
     });
     Phase {
