@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The answers, as types: `lacuna.run/1`, `lacuna.explanation/1` and `lacuna.spans/1` of the contract.
+//! The answers, as types: `lacuna.run/1`, `lacuna.explanation/1` and `lacuna.spans/1` of the contract here,
+//! others in files of theirs.
 //!
 //! Everything that leaves this program as JSON about a command or a span has one of these types,
 //! and text for people is rendered from them alone, so that both always say the same. They are read
@@ -13,6 +14,7 @@
 //! ([`UnixNs`]). Fields are in the contract's order.
 
 mod check;
+mod events;
 mod lab;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,12 @@ use serde::Deserialize;
 use serde::Serialize;
 
 pub(crate) use check::GapSums;
+pub(crate) use events::Counter;
+pub(crate) use events::Counts;
+pub(crate) use events::EventsReport;
+pub(crate) use events::EventsSchema;
+pub(crate) use events::Scope;
+pub(crate) use events::Subject;
 pub(crate) use lab::LabReport;
 pub(crate) use lab::LabRow;
 pub(crate) use lab::LabSchema;

@@ -3,11 +3,12 @@
 //!
 //! Texts of the help are in `cli/help.rs`, values with a grammar of their own in files of theirs.
 //! Nothing is opened here but the configuration file of the agent. What cannot be understood ends
-//! the program with [`EXIT_COULD_NOT_RUN`] and a message that says where (`lacuna run` with 125, so
-//! that it is never mistaken for the command's own status).
+//! the program with [`EXIT_COULD_NOT_RUN`] and a message that says where (before a command of the user's
+//! with 125, so that it is never mistaken for the command's own status).
 
 mod address;
 mod config;
+mod duration;
 mod help;
 mod inject;
 mod selector;
@@ -86,6 +87,13 @@ pub(crate) enum Task {
         override_usage = "lacuna explain [OPTIONS] TRACE_ID\n       lacuna explain [OPTIONS] --spans FILE"
     )]
     Explain(ExplainArgs),
+    #[command(
+        about = help::EVENTS,
+        long_about = help::EVENTS_LONG,
+        after_long_help = help::EVENTS_AFTER,
+        override_usage = "lacuna events [OPTIONS] -- CMD...\n       lacuna events [OPTIONS] --pid PID [--for TIME]"
+    )]
+    Events(EventsArgs),
     #[command(
         about = help::DOCTOR,
         long_about = help::DOCTOR_LONG,
@@ -181,6 +189,55 @@ pub(crate) enum Question {
     Trace(TraceId),
     /// The spans of a file; `-` is standard input.
     Spans(PathBuf),
+}
+
+/// `lacuna events`
+#[derive(Args, Debug)]
+pub(crate) struct EventsArgs {
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+    /// Write the report to FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// For how long, as in 500ms, 10s or 2m
+    #[arg(
+        long = "for",
+        value_name = "TIME",
+        default_value = "10s",
+        conflicts_with = "command",
+        value_parser = duration::parse
+    )]
+    pub(crate) window: Duration,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct SubjectArgs {
+    /// Count what process PID does, instead of a command
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Option<u32>,
+    /// The command to run, and its arguments
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
+    command: Vec<OsString>,
+}
+
+/// What `lacuna events` is to count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EventsOf<'a> {
+    /// A command, from its start to its end.
+    Command(&'a [OsString]),
+    /// A process that runs already.
+    Process(u32),
+}
+
+impl EventsArgs {
+    /// What was asked: the parser lets exactly one of the two through.
+    pub(crate) fn of(&self) -> EventsOf<'_> {
+        let command = EventsOf::Command(&self.subject.command);
+        self.subject.pid.map_or(command, EventsOf::Process)
+    }
 }
 
 /// `lacuna doctor`
@@ -279,7 +336,12 @@ impl ExplainArgs {
 /// the help that was asked for, or what is wrong, has been printed.
 pub(crate) fn parse() -> Result<Task, u8> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let for_run = arguments.get(1).is_some_and(|task| task == "run");
+    // What is wrong before a command of the user's is never mistaken for that command's own status.
+    let for_command = match arguments.get(1).and_then(|task| task.to_str()) {
+        Some("run") => true,
+        Some("events") => arguments.iter().any(|word| word == "--"),
+        _ => false,
+    };
     CommandLine::try_parse_from(arguments)
         .map(|line| line.task)
         .map_err(|error| {
@@ -287,7 +349,7 @@ pub(crate) fn parse() -> Result<Task, u8> {
             let _ = error.print();
             match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => EXIT_GOOD,
-                _ if for_run => EXIT_LACUNA_FAILED,
+                _ if for_command => EXIT_LACUNA_FAILED,
                 _ => EXIT_COULD_NOT_RUN,
             }
         })

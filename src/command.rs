@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The command that `lacuna run` watches: held before its first instruction, let go, waited for.
+//! The command that `lacuna run` watches and `lacuna events` counts: held before its first instruction, let go, waited for.
 //!
 //! ```text
 //! hold() --> Held { pid } --release()--> Running --wait()--> Ended
@@ -141,6 +141,22 @@ impl Held {
 }
 
 impl Running {
+    /// Waits until the command is dead, and does not take it away: until [`Running::wait`] `/proc` tells
+    /// all that it did. Says when that was noticed: `CLOCK_MONOTONIC` nanoseconds.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel cannot be asked.
+    pub(crate) fn wait_dead(&self) -> Result<u64> {
+        loop {
+            match poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], None) {
+                Ok(_) => return Ok(monotonic_ns()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("waiting for the command"),
+            }
+        }
+    }
+
     /// Waits until the command has ended.
     ///
     /// # Errors

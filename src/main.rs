@@ -12,6 +12,7 @@ mod cli;
 mod command;
 mod doctor;
 mod engine;
+mod events;
 mod explain;
 mod lab;
 mod otlp;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Task::Doctor(arguments) => doctor::run(&arguments),
         Task::Run(arguments) => return watched(arguments),
         Task::Agent(arguments) => agent::run(arguments),
+        Task::Events(arguments) => return events::run(&arguments),
         Task::Explain(arguments) => ask::explain(&arguments),
     };
     done.unwrap_or_else(|error| {

@@ -9,6 +9,7 @@
 
 mod blame;
 mod causes;
+mod events;
 mod lab;
 mod paint;
 mod plain;
@@ -21,6 +22,7 @@ mod tree;
 
 use serde::Serialize;
 
+pub(crate) use events::events;
 pub(crate) use lab::lab;
 pub(crate) use lab::scenarios;
 pub(crate) use paint::Style;

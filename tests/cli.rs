@@ -71,6 +71,7 @@ fn manuals() {
     says("help-run", &["run", "--help"]);
     says("help-agent", &["agent", "--help"]);
     says("help-explain", &["explain", "--help"]);
+    says("help-events", &["events", "--help"]);
     says("help-doctor", &["doctor", "--help"]);
     says("help-lab", &["lab", "--help"]);
     says("help-lab-run", &["lab", "run", "--help"]);
@@ -151,6 +152,23 @@ fn mistakes_before_a_command_are_lacunas_own() {
     says(
         "run-bad-inject",
         &["run", "--inject", "drop-everything", "--", "true"],
+    );
+}
+
+#[test]
+fn mistakes_in_what_is_to_be_counted() {
+    says("events-nothing", &["events"]);
+    says("events-both", &["events", "--pid", "1", "--", "true"]);
+    says("events-no-window", &["events", "--pid", "1", "--for", "0s"]);
+    says(
+        "events-bad-window",
+        &["events", "--pid", "1", "--for", "10"],
+    );
+    says("events-bad-pid", &["events", "--pid", "0"]);
+    says("events-bad-option", &["events", "--jason", "--", "true"]);
+    says(
+        "events-window-of-command",
+        &["events", "--for", "1s", "--", "true"],
     );
 }
 

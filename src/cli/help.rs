@@ -20,6 +20,7 @@ Examples:
   lacuna run -- make -j4        where does the time of this command go?
   lacuna agent                  take spans and watch the host, always on
   lacuna explain TRACE_ID       where did the gap of each span of a trace go?
+  lacuna events -- make         what did the kernel do meanwhile, in counts?
   lacuna doctor                 what works on this host, and what does not?
   lacuna lab run --all          are its answers true on this host?
 
@@ -133,6 +134,40 @@ Status of a span:
 Exit status:
   0  it was answered
   2  it could not be: no agent, no such trace, or a file that is no OTLP/JSON";
+
+pub(super) const EVENTS: &str = "Count what the kernel did inside one span of work";
+
+pub(super) const EVENTS_LONG: &str = "\
+Count what the kernel did inside one span of work: context switches, page
+faults, read and write calls, bytes from and to storage, moves between CPUs,
+TCP segments. A span around that work would record none of it.
+
+The work is a command, from its start to its end, or a process that runs
+already, for a while. It is counted from /proc and wait4(2) alone: no eBPF, and
+no privilege, except that the reads and writes of another user's process are
+for root only. A counter that cannot be had is left out, and why is said.";
+
+pub(super) const EVENTS_AFTER: &str = "\
+Examples:
+  lacuna events -- ./build.sh
+  lacuna events --pid 4123 --for 30s
+  lacuna events --format json --output events.json -- psql -c 'SELECT 1'
+
+Whose events they are stands above each group of counters:
+  a command    with every thread, and every descendant that its parent waited
+               for; moves between CPUs are of its first thread alone
+  a process    faults with its ended threads; reads and writes also with each
+               child that it waited for meanwhile (all that the child ever
+               did); switches and moves as its threads were seen, each second
+TCP is of the whole network namespace: of everybody who uses it.
+
+A command's streams are its own, and its report goes to standard error when it
+has ended. Signals are passed on as `lacuna run` does.
+
+Exit status:
+  of a command  that of the command, or 125, 126 and 127 as `lacuna run`
+  of a process  0 it was counted, also where it ended early, which is said
+                2 it could not be: no such process, or a mistake in what is asked";
 
 pub(super) const DOCTOR: &str =
     "Say what works on this host, what does not, and what to do about it";

@@ -95,7 +95,7 @@ fn counters(thread: &ThreadReport) -> String {
 }
 
 /// The command as it could be typed.
-fn command_line(command: &[String]) -> String {
+pub(super) fn command_line(command: &[String]) -> String {
     let words = command.iter().map(|word| {
         let bare = |c: char| c.is_alphanumeric() || "-_./:=,+@%^".contains(c);
         match !word.is_empty() && word.chars().all(bare) {

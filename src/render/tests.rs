@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use super::Style;
+use super::events;
 use super::explanation;
 use super::json;
 use super::plain;
@@ -17,6 +18,7 @@ use super::quantity::grouped;
 use super::quantity::instant;
 use super::quantity::percent;
 use super::run;
+use crate::answer::EventsReport;
 use crate::answer::Explanation;
 use crate::answer::RunReport;
 
@@ -153,6 +155,20 @@ fn a_command_of_one_thread() {
 fn a_command_of_several_processes() {
     let report = read_run("run-build");
     compare("run-build", &["pipe"], |style| run(&report, style));
+}
+
+#[test]
+fn events_of_a_command_and_of_a_process() {
+    for (name, styles) in [
+        ("events-command", &["pipe", "terminal"][..]),
+        ("events-process", &["pipe"]),
+    ] {
+        let report: EventsReport = serde_json::from_str(&read_answer(name)).unwrap();
+        report.check().unwrap();
+        compare(name, styles, |style| events(&report, style));
+        let line = json(&report).unwrap();
+        assert_eq!(serde_json::from_str::<EventsReport>(&line).unwrap(), report);
+    }
 }
 
 #[test]

@@ -7,12 +7,18 @@
 //! readings. A counter that a kernel does not have, or that may not be read, is `None` or an error,
 //! never 0. Nothing here decides what a number means.
 
+use std::fs::File;
 use std::io;
+use std::io::Read;
 
 use crate::process::ProcessError;
+use crate::process::THREADS_MAX;
 use crate::process::around_comm;
 use crate::process::unclear;
 use crate::root::Root;
+
+/// The longest text of a `/proc/PID/io`: seven names with a number each.
+const IO_BYTES_MAX: usize = 512;
 
 /// Context switches of one thread since it began, from `/proc/PID/task/TID/status`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -97,6 +103,44 @@ impl Io {
     pub fn read(root: &Root, tgid: u32) -> Result<Self, ProcessError> {
         let text = root.read(format!("/proc/{tgid}/io"))?;
         Self::parse(&text).ok_or_else(unclear)
+    }
+
+    /// What this process has got from the children that it waited for; only the growth of it means
+    /// anything, between two calls with the same threads around.
+    ///
+    /// As a parent takes a dead child away, the kernel adds all that the child had counted, with what
+    /// it had got from its own children, to what the parent's threads have not counted themselves
+    /// (`wait_task_zombie` of `kernel/exit.c`). The child's own `/proc/PID/io` would say the same, but
+    /// not to everybody: newer kernels show that of the dead only to those with CAP_SYS_PTRACE.
+    ///
+    /// # Errors
+    /// The kernel does not count (`CONFIG_TASK_IO_ACCOUNTING`).
+    pub fn inherited() -> Result<Self, ProcessError> {
+        // One call of read each, so that these readings differ by the same number every time.
+        let read = |path: String| {
+            let mut text = [0; IO_BYTES_MAX];
+            let length = File::open(path)?.read(&mut text)?;
+            let text = text.get(..length).unwrap_or_default();
+            Self::parse(&String::from_utf8_lossy(text)).ok_or_else(unclear)
+        };
+        let mut rest = read("/proc/self/io".to_owned())?;
+        for tid in Root::host().numbers_in("/proc/self/task", THREADS_MAX)? {
+            let own = read(format!("/proc/self/task/{tid}/io"))?;
+            // Below 0 by the calls that the readings themselves take: wrapping, as `grown` is.
+            rest = rest.with(own, u64::wrapping_sub);
+        }
+        Ok(rest)
+    }
+
+    /// Each part of it with the same part of another.
+    #[must_use]
+    pub fn with(self, other: Self, join: fn(u64, u64) -> u64) -> Self {
+        Self {
+            read_calls: join(self.read_calls, other.read_calls),
+            write_calls: join(self.write_calls, other.write_calls),
+            read_bytes: join(self.read_bytes, other.read_bytes),
+            written_bytes: join(self.written_bytes, other.written_bytes),
+        }
     }
 
     /// From the text of an `io`.
