@@ -16,6 +16,7 @@
 mod check;
 mod events;
 mod lab;
+mod net;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,10 @@ pub(crate) use lab::LabRow;
 pub(crate) use lab::LabSchema;
 pub(crate) use lab::ScenarioReport;
 pub(crate) use lab::ScenarioStatus;
+pub(crate) use net::ConnectionEvidence;
+pub(crate) use net::Dropped;
+pub(crate) use net::Peer;
+pub(crate) use net::Retransmits;
 
 /// An instant in Unix nanoseconds; a decimal string in JSON, because it does not fit a JavaScript number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -131,6 +136,9 @@ pub(crate) struct Culprit {
     pub(crate) ns: u64,
     /// What else to say of it, in a few words ("cpu.max 2.0"; for `rest` how many: "4").
     pub(crate) detail: String,
+    /// What the process `pid` calls itself, where `name` is not that: of a connection, who is at the other end.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) process: String,
 }
 
 /// What a culprit is.
@@ -177,6 +185,9 @@ pub(crate) struct Evidence {
     /// Kernel functions of its longest wait, innermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stack: Vec<String>,
+    /// The TCP connections that it waited for, the largest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) connections: Vec<ConnectionEvidence>,
     /// Anything else, by name.
     #[serde(flatten)]
     pub(crate) more: BTreeMap<String, serde_json::Value>,

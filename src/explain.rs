@@ -8,6 +8,7 @@
 mod causes;
 mod conceal;
 mod names;
+mod net;
 mod span;
 
 pub(crate) use causes::causes;

@@ -300,6 +300,7 @@ fn blame_for_a_cpu_is_complete() {
         pid: 0,
         tid: 0,
         ns,
+        process: String::new(),
         detail: String::new(),
     };
     answer.causes[0].culprits = vec![

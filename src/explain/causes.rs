@@ -5,20 +5,24 @@
 
 use std::collections::BTreeMap;
 
+use lacuna_timeline::account;
 use lacuna_timeline::account::Account;
 use lacuna_timeline::account::How;
 use lacuna_timeline::account::Link;
 use lacuna_timeline::account::Share;
+use lacuna_timeline::account::Who;
 use lacuna_timeline::event::Waker;
 use serde_json::Value;
 
 use crate::answer::CauseAnswer;
 use crate::answer::ChainLink;
+use crate::answer::Culprit;
 use crate::answer::Evidence;
 use crate::answer::LinkHow;
 use crate::answer::StateSums;
 
 use super::Names;
+use super::net;
 
 /// The causes of an account, in order of precedence.
 pub(crate) fn causes(account: &Account, names: &Names<'_>) -> Vec<CauseAnswer> {
@@ -40,11 +44,7 @@ fn cause(share: &Share, names: &Names<'_>) -> CauseAnswer {
             blocked_ns: share.blocked_ns,
         },
         estimated_ns: share.estimated_ns,
-        culprits: share
-            .culprits
-            .iter()
-            .map(|culprit| names.culprit(share.cause, culprit.who, culprit.ns))
-            .collect(),
+        culprits: culprits(share, names),
         evidence: evidence(share, names),
         chain: share
             .chain
@@ -53,6 +53,20 @@ fn cause(share: &Share, names: &Names<'_>) -> CauseAnswer {
             .collect(),
         reason: share.reason().map(|reason| reason.name().to_owned()),
     }
+}
+
+/// Who was to blame, connections with what befell them.
+fn culprits(share: &Share, names: &Names<'_>) -> Vec<Culprit> {
+    let named = |culprit: &account::Culprit| {
+        let named = names.culprit(share.cause, culprit.who, culprit.ns);
+        let seen = share.evidence.connections.iter();
+        let mut seen = seen.filter(|seen| culprit.who == Who::Object(seen.connection));
+        match seen.next() {
+            Some(seen) => net::blamed(named, share.cause, seen, names),
+            None => named,
+        }
+    };
+    share.culprits.iter().map(named).collect()
 }
 
 /// What a share was seen by: of each kind the largest, and how many wakings were of which kind.
@@ -87,6 +101,11 @@ fn evidence(share: &Share, names: &Names<'_>) -> Evidence {
             .and_then(|&(stack, _)| names.recorder.stack(stack))
             .map(|info| info.frames.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
+        connections: seen
+            .connections
+            .iter()
+            .map(|seen| net::evidence(seen, names))
+            .collect(),
         more,
     }
 }

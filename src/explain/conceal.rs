@@ -9,6 +9,7 @@ use crate::answer::CauseAnswer;
 use crate::answer::ChainLink;
 use crate::answer::Culprit;
 use crate::answer::CulpritKind;
+use crate::answer::Peer;
 use crate::answer::SpanAnswer;
 
 /// What stands in the place of a name.
@@ -40,6 +41,10 @@ fn conceal_in(cause: &mut CauseAnswer, own: u32) {
     }
     // A waker is named in text; it may be anybody's.
     cause.evidence.more.remove("woken_by");
+    for connection in &mut cause.evidence.connections {
+        let is_other = |peer: &mut Peer| peer.pid != own || own == 0;
+        connection.peer.take_if(is_other);
+    }
 }
 
 fn conceal_link(link: &mut ChainLink, own: u32) {
@@ -60,14 +65,22 @@ fn conceal_culprit(culprit: &mut Culprit, own: u32) {
         SOMEBODY.clone_into(&mut culprit.name);
         culprit.detail.clear();
     }
+    // The connection is the reader's own; who is at its other end is not.
+    if culprit.kind == CulpritKind::Connection && (culprit.pid != own || own == 0) {
+        (culprit.tid, culprit.pid) = (0, 0);
+        culprit.process.clear();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::CulpritKind;
     use super::SOMEBODY;
+    use super::conceal_in;
     use super::conceal_others;
+    use crate::answer::CauseAnswer;
     use crate::answer::Explanation;
+    use crate::answer::RunReport;
     use crate::answer::SpanAnswer;
 
     /// The product's own example: one span, with culprits and chains.
@@ -76,6 +89,34 @@ mod tests {
         let explanation: Explanation = serde_json::from_str(json).unwrap();
         let mut spans = explanation.spans;
         spans.remove(0)
+    }
+
+    /// Each thread of the example waited for a connection; redis-server is at the other end of some.
+    #[test]
+    fn who_is_at_the_other_end_is_hidden_and_the_connection_is_not() {
+        let json = include_str!("../render/snapshots/net.json");
+        let report: RunReport = serde_json::from_str(json).unwrap();
+        let causes = || {
+            report
+                .threads
+                .iter()
+                .flat_map(|thread| thread.causes.clone())
+        };
+        let shown = |own| {
+            let mut causes: Vec<CauseAnswer> = causes().collect();
+            causes.iter_mut().for_each(|cause| conceal_in(cause, own));
+            serde_json::to_string(&causes).unwrap()
+        };
+        let text = shown(900);
+        assert!(
+            !text.contains("redis") && !text.contains(r#""pid":4000"#),
+            "{text}"
+        );
+        let addresses = |text: &str| text.matches("10.0.4.17:6379").count();
+        let whole = serde_json::to_string(&causes().collect::<Vec<_>>()).unwrap();
+        assert_eq!(addresses(&text), addresses(&whole));
+        // Its own threads at the other end are the reader's business.
+        assert!(shown(4_000).contains("redis"));
     }
 
     #[test]

@@ -174,9 +174,27 @@ impl Names<'_> {
             ObjectKind::BlockDevice | ObjectKind::CharDevice => CulpritKind::Device,
             _ => CulpritKind::File,
         };
+        // Of a connection it is the other end that is to blame; both ends are in the evidence.
+        let name = match &info.kind {
+            ObjectKind::Tcp(ends) if ends.remote_port != 0 => end(&ends.remote, ends.remote_port),
+            _ => self.object(object),
+        };
         Culprit {
             detail: device(info.dev),
-            ..culprit(kind, self.object(object), ns)
+            ..culprit(kind, name, ns)
+        }
+    }
+
+    /// Both ends of a connection as text, and the network namespace of this end; nothing where it is not
+    /// known any more.
+    pub(super) fn ends(&self, object: ObjectId) -> (String, String, u32) {
+        match self.recorder.object(object).map(|info| info.kind) {
+            Some(ObjectKind::Tcp(ends)) => (
+                end(&ends.local, ends.local_port),
+                end(&ends.remote, ends.remote_port),
+                ends.netns,
+            ),
+            _ => Default::default(),
         }
     }
 
@@ -207,6 +225,7 @@ fn culprit(kind: CulpritKind, name: String, ns: u64) -> Culprit {
         tid: 0,
         ns,
         detail: String::new(),
+        process: String::new(),
     }
 }
 

@@ -200,6 +200,10 @@ fn name(culprit: &Culprit, style: Style) -> String {
         (CulpritKind::Unknown, "") => "somebody".to_owned(),
         (_, name) => plain(name),
     };
+    // Who is at the other end of a connection.
+    if !culprit.process.is_empty() {
+        return format!("{name} ({}, pid {})", plain(&culprit.process), culprit.pid);
+    }
     let is_first_thread = [0, culprit.pid].contains(&culprit.tid) || culprit.pid == 0;
     if style.verbose && !is_first_thread {
         name = format!("{name} (pid {}, thread {})", culprit.pid, culprit.tid);

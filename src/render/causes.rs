@@ -18,6 +18,8 @@ use super::quantity::Column;
 use super::quantity::count;
 use super::quantity::grouped;
 use crate::answer::CauseAnswer;
+use crate::answer::ConnectionEvidence;
+use crate::answer::Retransmits;
 
 /// One line: causes that are told together.
 struct Group<'a> {
@@ -182,12 +184,61 @@ impl Group<'_> {
                 let frames = part.evidence.stack.iter().map(|frame| plain(frame));
                 line("stack", &frames.collect::<Vec<_>>().join(" < "));
             }
+            for connection in &part.evidence.connections {
+                line("connection", &ends(connection));
+                line("seen", &befell(connection));
+            }
             for (key, value) in &part.evidence.more {
                 line(&plain(key), &plain(&value.to_string()));
             }
         }
         text
     }
+}
+
+/// A connection by both ends, and whose it is.
+fn ends(connection: &ConnectionEvidence) -> String {
+    let ends = format!(
+        "{} -> {} in network namespace {}",
+        plain(&connection.local),
+        plain(&connection.remote),
+        connection.netns
+    );
+    match &connection.peer {
+        Some(peer) => {
+            let (comm, pid, tid) = (plain(&peer.comm), peer.pid, peer.tid);
+            format!("{ends}, the other end is {comm} (pid {pid}, thread {tid})")
+        }
+        None => ends,
+    }
+}
+
+/// What befell a connection, as it was measured.
+fn befell(connection: &ConnectionEvidence) -> String {
+    let exact = |(name, ns): (&str, u64)| format!("{} {}", plain(name), Column::EXACT.show(ns));
+    let aspects = connection.aspects.iter();
+    let aspects = aspects.map(|(name, &ns)| (name.as_str(), ns));
+    let measured = [("srtt", connection.srtt_ns), ("rto", connection.rto_ns)];
+    let measured = measured.into_iter().filter(|(_, ns)| *ns > 0);
+    let times = [("time", connection.ns)].into_iter();
+    let mut items: Vec<String> = times.chain(aspects).chain(measured).map(exact).collect();
+    let Retransmits {
+        timeouts,
+        probes,
+        fast,
+    } = connection.retransmits;
+    for (name, many) in [
+        ("timeouts", timeouts),
+        ("probes", probes),
+        ("fast retransmits", fast),
+    ] {
+        items.extend((many > 0).then(|| format!("{name} {}", grouped(many))));
+    }
+    for dropped in &connection.dropped {
+        let (reason, many) = (plain(&dropped.reason), grouped(dropped.count));
+        items.push(format!("dropped {many} ({reason})"));
+    }
+    items.join(", ")
 }
 
 /// Why something is not known, in words. A reason that this version does not know speaks for itself.

@@ -157,6 +157,13 @@ fn a_command_of_several_processes() {
     compare("run-build", &["pipe"], |style| run(&report, style));
 }
 
+/// The answer itself is made in `explain/net/tests.rs`.
+#[test]
+fn what_befell_connections() {
+    let report = read_run("net");
+    compare("net", &["pipe", "verbose"], |style| run(&report, style));
+}
+
 #[test]
 fn events_of_a_command_and_of_a_process() {
     for (name, styles) in [

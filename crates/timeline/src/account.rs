@@ -9,17 +9,17 @@
 
 mod episodes;
 mod evidence;
+mod net;
 mod sums;
 mod tally;
 mod total;
 
+pub use net::NetEvidence;
 pub(crate) use tally::Tally;
 pub(crate) use tally::least;
 
-use crate::cause::Aspect;
 use crate::cause::Cause;
 use crate::event::Call;
-use crate::event::Dropped;
 use crate::event::Faults;
 use crate::event::Ns;
 use crate::event::ObjectId;
@@ -122,30 +122,10 @@ pub struct Evidence {
     pub futexes: Vec<(u64, Ns)>,
     /// Who ended the waits.
     pub wakers: Vec<(Waker, Ns)>,
-    /// What was told of the connections that were waited for.
-    pub net: NetEvidence,
+    /// What was told of the TCP connections that were waited for.
+    pub connections: Vec<NetEvidence>,
     /// Waits that a CPU limit lengthened.
     pub throttled: u64,
-}
-
-/// What a share of waits for connections was seen by.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct NetEvidence {
-    /// More than the cause says; the largest [`EVIDENCE_MAX`], largest first.
-    pub aspects: Vec<(Aspect, Ns)>,
-    /// Segments sent again because the retransmission timer ran out; this and the next three only where
-    /// the time is a retransmission's or a connecting's.
-    pub timeouts: u64,
-    /// Probes: of a lost tail, of a closed window, of what could not be sent.
-    pub probes: u64,
-    /// Segments sent again because acknowledgements told so.
-    pub fast: u64,
-    /// Segments that this host dropped, by place and reason; at most [`EVIDENCE_MAX`].
-    pub drops: Vec<Dropped>,
-    /// The largest smoothed round trip of the connections; 0: not measured.
-    pub srtt_ns: Ns,
-    /// The largest retransmission timeout of the connections; 0: not known.
-    pub rto_ns: Ns,
 }
 
 /// What the kernel counted in the windows, beside the time.

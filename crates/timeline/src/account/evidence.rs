@@ -3,21 +3,15 @@
 
 use super::EVIDENCE_MAX;
 use super::Evidence;
-use super::NetEvidence;
+use super::net::Connections;
 use super::sums::Sums;
-use crate::cause::Aspect;
-use crate::cause::Cause;
 use crate::event::Call;
-use crate::event::Connection;
-use crate::event::Dropped;
 use crate::event::Entry;
 use crate::event::Ns;
 use crate::event::ObjectId;
-use crate::event::Retransmits;
 use crate::event::StackId;
 use crate::event::Waker;
 use crate::record::OffCpu;
-use crate::record::Told;
 use crate::record::Waited;
 use crate::segment::BlockedPart;
 
@@ -29,16 +23,7 @@ pub(super) struct SeenBy {
     stacks: Sums<StackId>,
     futexes: Sums<u64>,
     wakers: Sums<Waker>,
-    net: NetSeenBy,
-}
-
-/// What waits for connections show.
-#[derive(Debug, Default)]
-struct NetSeenBy {
-    aspects: Sums<Aspect>,
-    seen: NetEvidence,
-    /// When the wait began that was counted last: its pieces follow each other.
-    counted: Option<Ns>,
+    connections: Connections,
 }
 
 impl SeenBy {
@@ -63,22 +48,9 @@ impl SeenBy {
         self.wakers.add(off.waker, ns);
     }
 
-    /// What is known only of a wait for a connection. What was sent again or dropped is counted once for
-    /// each wait, and only where it took the time.
+    /// What is known only of a wait for a connection.
     pub(super) fn connection(&mut self, part: &BlockedPart<'_>, ns: Ns) {
-        let net = &mut self.net;
-        if let Some(aspect) = part.aspect {
-            net.aspects.add(aspect, ns);
-        }
-        let Told::Seen(seen) = &part.off.net else {
-            return;
-        };
-        net.seen.srtt_ns = net.seen.srtt_ns.max(seen.srtt_ns);
-        net.seen.rto_ns = net.seen.rto_ns.max(seen.rto_ns);
-        let took = matches!(part.cause, Cause::NetRetransmit | Cause::NetConnect);
-        if took && net.counted.replace(part.began) != Some(part.began) {
-            net.seen.count(seen);
-        }
+        self.connections.add(part, ns);
     }
 
     /// The largest of each.
@@ -89,55 +61,8 @@ impl SeenBy {
             stacks: self.stacks.into_largest(EVIDENCE_MAX),
             futexes: self.futexes.into_largest(EVIDENCE_MAX),
             wakers: self.wakers.into_largest(EVIDENCE_MAX),
-            net: NetEvidence {
-                aspects: self.net.aspects.into_largest(EVIDENCE_MAX),
-                ..self.net.seen
-            },
+            connections: self.connections.finish(),
             throttled,
-        }
-    }
-}
-
-impl NetEvidence {
-    /// Counts what was sent again and what was dropped in a wait.
-    fn count(&mut self, seen: &Connection) {
-        let Retransmits {
-            timeouts,
-            probes,
-            fast,
-        } = seen.retransmits;
-        self.timeouts += u64::from(timeouts);
-        self.probes += u64::from(probes);
-        self.fast += u64::from(fast);
-        if let Some(dropped) = seen.dropped {
-            self.add_drop(dropped);
-        }
-    }
-
-    /// Adds other evidence.
-    pub(super) fn add(&mut self, other: &NetEvidence) {
-        merge(&mut self.aspects, &other.aspects);
-        self.timeouts = self.timeouts.saturating_add(other.timeouts);
-        self.probes = self.probes.saturating_add(other.probes);
-        self.fast = self.fast.saturating_add(other.fast);
-        self.srtt_ns = self.srtt_ns.max(other.srtt_ns);
-        self.rto_ns = self.rto_ns.max(other.rto_ns);
-        for dropped in &other.drops {
-            self.add_drop(*dropped);
-        }
-    }
-
-    /// Adds drops to those of the same place; at most [`EVIDENCE_MAX`] places, the first.
-    fn add_drop(&mut self, new: Dropped) {
-        let place = |dropped: &Dropped| (dropped.reason, dropped.ifindex, dropped.netns);
-        for known in &mut self.drops {
-            if place(known) == place(&new) {
-                known.count = known.count.saturating_add(new.count);
-                return;
-            }
-        }
-        if self.drops.len() < EVIDENCE_MAX {
-            self.drops.push(new);
         }
     }
 }

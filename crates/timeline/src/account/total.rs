@@ -13,6 +13,7 @@ use super::Share;
 use super::Who;
 use super::evidence::add_largest;
 use super::evidence::merge;
+use super::net;
 use crate::cause::Cause;
 use crate::event::Ns;
 
@@ -110,7 +111,7 @@ impl Evidence {
         merge(&mut self.stacks, &other.stacks);
         merge(&mut self.futexes, &other.futexes);
         merge(&mut self.wakers, &other.wakers);
-        self.net.add(&other.net);
+        net::add(&mut self.connections, &other.connections);
         self.throttled += other.throttled;
     }
 }

@@ -77,7 +77,9 @@ fn share(text: &mut String, share: &Share) {
     for culprit in &share.culprits {
         let _ = write!(text, "; {} {}", who(culprit.who), culprit.ns);
     }
-    connections(text, &share.evidence.net);
+    for net in &share.evidence.connections {
+        connection(text, net);
+    }
     for link in &share.chain {
         let _ = write!(
             text,
@@ -94,8 +96,8 @@ fn share(text: &mut String, share: &Share) {
     text.push('\n');
 }
 
-/// What was told of the connections.
-fn connections(text: &mut String, net: &NetEvidence) {
+/// What was told of a connection.
+fn connection(text: &mut String, net: &NetEvidence) {
     for (aspect, ns) in &net.aspects {
         let _ = write!(text, "; {} {ns}", aspect.name());
     }
