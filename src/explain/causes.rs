@@ -11,6 +11,8 @@ use lacuna_timeline::account::How;
 use lacuna_timeline::account::Link;
 use lacuna_timeline::account::Share;
 use lacuna_timeline::account::Who;
+use lacuna_timeline::event::Asked;
+use lacuna_timeline::event::Polled;
 use lacuna_timeline::event::Waker;
 use serde_json::Value;
 
@@ -79,6 +81,11 @@ fn evidence(share: &Share, names: &Names<'_>) -> Evidence {
     if let Some(&(waker, _)) = seen.wakers.first() {
         more.insert("woken_by".to_owned(), woken_by(waker, names).into());
     }
+    let polled = seen.polled.first();
+    if let Some((how, asked)) = polled.and_then(|&(polled, _)| how_polled(polled)) {
+        more.insert("polled".to_owned(), how.into());
+        more.insert("asked".to_owned(), asked.into());
+    }
     if seen.throttled > 0 {
         more.insert("throttled_waits".to_owned(), seen.throttled.into());
     }
@@ -108,6 +115,21 @@ fn evidence(share: &Share, names: &Names<'_>) -> Evidence {
             .collect(),
         more,
     }
+}
+
+/// How the object of a poll-like wait stands to its end, and what it was asked.
+fn how_polled(polled: Polled) -> Option<(&'static str, &'static str)> {
+    let (how, asked) = match polled {
+        Polled::No => return None,
+        Polled::Ended(asked) => ("ended by it", asked),
+        Polled::Sole(asked) => ("for it alone, or a timeout", asked),
+    };
+    let asked = match asked {
+        Asked::Input => "input",
+        Asked::Output => "output",
+        Asked::Either => "input or output",
+    };
+    Some((how, asked))
 }
 
 fn woken_by(waker: Waker, names: &Names<'_>) -> String {

@@ -24,6 +24,7 @@ use lacuna_timeline::event::FutexKind;
 use lacuna_timeline::event::ObjectId;
 use lacuna_timeline::event::Off;
 use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::Polled;
 use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::event::ShortDetours;
 use lacuna_timeline::event::StackId;
@@ -206,6 +207,7 @@ fn wait(rng: &mut Rng, id: u64) -> Wait {
             address_hash: id << 20 | which,
         }),
         iowait: false,
+        polled: Polled::No,
     }
 }
 

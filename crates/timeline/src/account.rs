@@ -23,6 +23,7 @@ use crate::event::Call;
 use crate::event::Faults;
 use crate::event::Ns;
 use crate::event::ObjectId;
+use crate::event::Polled;
 use crate::event::StackId;
 use crate::event::ThreadId;
 use crate::event::Waker;
@@ -124,6 +125,8 @@ pub struct Evidence {
     pub wakers: Vec<(Waker, Ns)>,
     /// What was told of the TCP connections that were waited for.
     pub connections: Vec<NetEvidence>,
+    /// What is known of the end of poll-like waits; never [`Polled::No`].
+    pub polled: Vec<(Polled, Ns)>,
     /// Waits that a CPU limit lengthened.
     pub throttled: u64,
 }

@@ -24,6 +24,7 @@ pub use object::Endpoints;
 pub use object::ObjectInfo;
 pub use object::ObjectKind;
 pub use object::StackInfo;
+pub use wait::Asked;
 pub use wait::Call;
 pub use wait::Entry;
 pub use wait::Futex;
@@ -31,6 +32,7 @@ pub use wait::FutexKind;
 pub use wait::OPEN_DETOURS_MAX;
 pub use wait::Off;
 pub use wait::OffState;
+pub use wait::Polled;
 pub use wait::Wait;
 
 /// An instant on `CLOCK_MONOTONIC`, or a length of time; nanoseconds.

@@ -24,6 +24,7 @@ use crate::event::OPEN_DETOURS_MAX;
 use crate::event::ObjectId;
 use crate::event::Off;
 use crate::event::OffState;
+use crate::event::Polled;
 use crate::event::ShortDetours;
 use crate::event::Snapshot;
 use crate::event::StackId;
@@ -118,6 +119,7 @@ pub(crate) struct Waited {
     pub(crate) entry: Entry,
     pub(crate) no_descriptors: bool,
     pub(crate) iowait: bool,
+    pub(crate) polled: Polled,
     pub(crate) object: Option<Pointed>,
     pub(crate) futex: Option<Word>,
 }
@@ -498,6 +500,7 @@ impl OffCpu {
         Blocked {
             detour: self.detours.innermost(),
             stack: self.stack.and_then(|stack| stack.class),
+            may_have_timed_out: !matches!(self.waker, Waker::Thread(_) | Waker::SoftIrq),
             ..self.wait.blocked(self.state)
         }
     }
@@ -509,6 +512,7 @@ impl Waited {
         entry: Entry::NotRecorded,
         no_descriptors: false,
         iowait: false,
+        polled: Polled::No,
         object: None,
         futex: None,
     };
@@ -525,6 +529,9 @@ impl Waited {
                 .futex
                 .is_some_and(|word| matches!(word.owner, Owner::Thread(_))),
             iowait: self.iowait,
+            polled: self.polled,
+            // The kernel side merges no poll that its timeout may have ended.
+            may_have_timed_out: false,
             detour: None,
             stack: None,
         }

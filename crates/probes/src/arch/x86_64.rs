@@ -23,8 +23,11 @@ pub(crate) fn class(number: u32) -> call_class {
         202 => call_class::CALL_FUTEX,
         449 | 455 => call_class::CALL_FUTEX_WAIT,
         219 => call_class::CALL_RESTART,
+        232 | 281 | 441 => call_class::CALL_EPOLL,
+        7 | 271 => call_class::CALL_POLL,
+        23 | 270 => call_class::CALL_SELECT,
         // read, write, close, fstat, lseek, ioctl, pread64 .. writev, sendfile, the socket calls,
-        // fcntl .. ftruncate, getdents, fallocate, epoll, splice family, sync_file_range, and the
+        // fcntl .. ftruncate, getdents, fallocate, epoll_ctl, splice family, sync_file_range, and the
         // later variants of these.
         0
         | 1
@@ -40,12 +43,10 @@ pub(crate) fn class(number: u32) -> call_class {
         | 187
         | 217
         | 221
-        | 232
         | 233
         | 242
         | 243
         | 275..=278
-        | 281
         | 285
         | 288
         | 295
@@ -56,8 +57,7 @@ pub(crate) fn class(number: u32) -> call_class {
         | 326
         | 327
         | 328
-        | 426
-        | 441 => call_class::CALL_FD,
+        | 426 => call_class::CALL_FD,
         _ => call_class::CALL_PLAIN,
     }
 }
@@ -152,11 +152,24 @@ mod tests {
 
     #[test]
     fn calls_that_mean_a_descriptor_have_one_in_front() {
-        for number in [0, 1, 43, 45, 74, 232, 281] {
+        for number in [0, 1, 43, 45, 74, 233] {
             assert_eq!(class(number), call_class::CALL_FD, "call {number}");
         }
-        for number in [7, 23, 35, 61, 230] {
+        for number in [35, 61, 230] {
             assert_eq!(class(number), call_class::CALL_PLAIN, "call {number}");
+        }
+    }
+
+    #[test]
+    fn every_call_that_polls_is_looked_at_as_one() {
+        for number in 0..512 {
+            let expected = match meaning(number, &[0; 4]) {
+                Call::EpollWait => call_class::CALL_EPOLL,
+                Call::Poll => call_class::CALL_POLL,
+                Call::Select => call_class::CALL_SELECT,
+                _ => continue,
+            };
+            assert_eq!(class(number), expected, "call {number}");
         }
     }
 }

@@ -210,10 +210,25 @@ static __always_inline u64 read_pointer(u64 address)
 {
 	u64 pointer = 0;
 
-	if (reads_cheaply()) /* a type that starts with a pointer */
-		return (u64)bpf_core_cast((void *)address, struct list_head)->next;
+	/* A type that starts with a number: what is calculated with must be one to every verifier. */
+	if (reads_cheaply())
+		return bpf_core_cast((void *)address, struct timespec64)->tv_sec;
 	bpf_probe_read_kernel(&pointer, sizeof(pointer), (void *)address);
 	return pointer;
+}
+
+/*
+ * Without CONFIG_EPOLL, or if what is ready is kept otherwise one day, nothing is told of the end of an
+ * epoll wait. 7.2 names the type of `ffd` otherwise, which makes no difference. Without: all of
+ * tests/polls.rs.
+ */
+static __always_inline bool has_ready_list(void)
+{
+	struct epitem *item = NULL;
+
+	return bpf_core_field_exists(((struct eventpoll *)0)->rdllist) &&
+	       bpf_core_field_exists(item->rdllink) && bpf_core_field_exists(item->ep) &&
+	       bpf_core_field_exists(item->ffd.file) && bpf_core_field_exists(item->event.events);
 }
 
 static __always_inline void read_file(struct file *file, struct resolved_file *found)

@@ -38,7 +38,7 @@ static __always_inline u64 wait_began(struct thread_state *state, struct arrival
 
 static __always_inline u32 cycle_flags(struct thread_state *state, struct arrival *in)
 {
-	u32 flags = 0;
+	u32 flags = state->told;
 
 	if (state->flags & THREAD_RUNNABLE)
 		flags |= FLAG_RUNNABLE;

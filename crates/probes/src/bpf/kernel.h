@@ -69,6 +69,23 @@ enum {
 	PF_KTHREAD = 0x200000,
 };
 
+/* include/linux/sched/jobctl.h: what stops a thread without a signal of its own (5.2 on). */
+enum {
+	JOBCTL_STOPS = 1 << 17 | 1 << 19 | 1 << 20 | 1 << 23,
+};
+
+/* include/uapi/asm-generic/poll.h; those of epoll are the same. */
+enum {
+	POLL_INPUT = 0x1 | 0x2 | 0x40 | 0x80 | 0x2000,
+	POLL_OUTPUT = 0x4 | 0x100 | 0x200,
+};
+
+struct pollfd {
+	int fd;
+	short events;
+	short revents;
+};
+
 /* include/uapi/linux/futex.h. */
 enum {
 	FUTEX_OP_WAIT = 0,
@@ -94,6 +111,11 @@ enum {
 
 struct list_head {
 	struct list_head *next;
+	struct list_head *prev;
+};
+
+struct timespec64 {
+	s64 tv_sec;
 };
 
 struct pt_regs {
@@ -251,6 +273,26 @@ struct file {
 	struct path f_path;
 };
 
+struct epoll_filefd {
+	struct file *file;
+};
+
+struct epoll_event {
+	u32 events;
+};
+
+/* An instance, and a file that it watches. */
+struct eventpoll {
+	struct list_head rdllist;
+};
+
+struct epitem {
+	struct list_head rdllink;
+	struct epoll_filefd ffd;
+	struct eventpoll *ep;
+	struct epoll_event event;
+};
+
 struct fdtable {
 	unsigned int max_fds;
 	struct file **fd;
@@ -298,6 +340,18 @@ struct socket {
 	struct sock *sk;
 };
 
+typedef struct {
+	unsigned long sig[1];
+} sigset_t;
+
+struct sigpending {
+	sigset_t signal;
+};
+
+struct signal_struct {
+	struct sigpending shared_pending;
+};
+
 struct task_struct {
 	struct thread_info thread_info;
 	unsigned int __state;
@@ -320,6 +374,10 @@ struct task_struct {
 	unsigned long maj_flt;
 	char comm[16];
 	struct files_struct *files;
+	unsigned long jobctl;
+	struct signal_struct *signal;
+	sigset_t blocked;
+	struct sigpending pending;
 	struct css_set *cgroups;
 	void *bpf_storage;
 	struct thread_struct thread;

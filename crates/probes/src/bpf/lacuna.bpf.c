@@ -17,6 +17,7 @@
 #include "thread.bpf.h"
 #include "object.bpf.h"
 #include "futex.bpf.h"
+#include "ended.bpf.h"
 #include "wait.bpf.h"
 #include "occupancy.bpf.h"
 #include "throttle.bpf.h"

@@ -122,6 +122,10 @@ struct thread_state {
 	u64 out;     /* 0: on a CPU, or not seen */
 	u64 waking;
 	u64 waker;
+	u64 epoll; /* the instance that it waits on, since the switch-out; 0: none */
+	u64 ended; /* the object that was ready at the waking, where `told` says so */
+	u32 asked; /* flags of what it polls alone, since the switch-out; 0: nothing */
+	u32 told;  /* flags of what the waking told of that; 0: nothing, or not woken yet */
 	u64 run_delay; /* at switch-out */
 	u64 runs;      /* how often it had come on a CPU, at switch-out or as `asleep_since` was set */
 	u64 asleep_since; /* off the CPU from then on, where it was never seen to switch; 0: not known */
@@ -136,6 +140,7 @@ struct thread_state {
 	u32 unused;
 	struct record_wait wait;
 	struct resolved_file resolved;
+	struct resolved_file ready; /* the same of what ends its epoll waits; only wakings write it */
 	struct throttle_state throttle; /* since it left the CPU runnable */
 	struct throttle_state woken;    /* since it was woken; only before 6.18 */
 	struct open_detour detours[OPEN_DETOURS];
@@ -147,7 +152,7 @@ struct occupant {
 	u64 since; /* run-queue clock */
 };
 
-/* What we keep of a CPU. Its programs never interrupt each other where it is written. */
+/* What we keep of a CPU. Its programs never interrupt each other where it is written, but in reserve(). */
 struct cpu_state {
 	u64 task;    /* the task_struct that we know to be on this CPU */
 	u64 thread;  /* its id */
@@ -195,7 +200,7 @@ struct {
 /*
  * The same before 5.12, by the address of the task; store.bpf.h says who may touch it when. At its
  * limit a thread has no state: that is counted as a storage failure at each of its switches, and its
- * time is unknown. It takes 19 MB of locked memory, and is not made where it is not needed.
+ * time is unknown. It takes 21 MB of locked memory, and is not made where it is not needed.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -71,6 +71,16 @@ static __always_inline void add_merged(struct thread_state *state, struct arriva
 	merged->count++;
 }
 
+/*
+ * A poll that a timer may have ended: sums say nothing of wakers, so in them it would pass for one that
+ * its descriptor ended.
+ */
+static __always_inline bool may_have_timed_out(struct thread_state *state)
+{
+	return state->told & FLAG_SOLE && state->waker < ID_THREADS &&
+	       state->waker != ID_SOFTIRQ;
+}
+
 /* Whether the cycle went into the sums (rule 11). Whatever does not fit flushes them first. */
 static __noinline bool merge(struct cpu_state *cpu, struct thread_state *state,
 			     struct task_struct *task, struct arrival *in)
@@ -78,7 +88,7 @@ static __noinline bool merge(struct cpu_state *cpu, struct thread_state *state,
 	struct merged_state *merged = &state->merged;
 	u32 flags = cycle_flags(state, in);
 	bool fits = control.merge_short && state->last_in && in->off_ns < MERGE_OFF_NS &&
-		    !is_long(state, task, in);
+		    !is_long(state, task, in) && !may_have_timed_out(state);
 
 	if (merged->count && (!fits || !same_kind(state, flags) ||
 			      in->now - merged->start >= MERGE_STRETCH_NS))

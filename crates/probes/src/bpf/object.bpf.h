@@ -96,19 +96,15 @@ static __always_inline struct file *file_of(struct task_struct *task, u32 fd)
 }
 
 /*
- * The id of what `fd` points at, 0 where it points at nothing. The thread's last file is remembered:
- * the address of a file may be used again, so its inode, number and private data must match too.
+ * The id of a file. The last one is remembered: the address of a file may be used again, so its inode,
+ * number and private data must match too.
  */
-static __always_inline u64 resolve(struct cpu_state *cpu, struct thread_state *state,
-			      struct task_struct *task, u32 fd)
+static __always_inline u64 resolve_file(struct cpu_state *cpu, struct resolved_file *known,
+					struct file *file)
 {
-	struct resolved_file *known = &state->resolved;
-	struct file *file = file_of(task, fd);
 	struct resolved_file now;
 	u64 *entry;
 
-	if (!file)
-		return 0;
 	now.file = (u64)file;
 	read_file(file, &now);
 	if (known->file != now.file || known->inode != now.inode || known->ino != now.ino ||
@@ -121,6 +117,15 @@ static __always_inline u64 resolve(struct cpu_state *cpu, struct thread_state *s
 	if (entry)
 		send_object(cpu, known->object, file, entry);
 	return known->object;
+}
+
+/* The id of what `fd` points at, 0 where it points at nothing. */
+static __always_inline u64 resolve(struct cpu_state *cpu, struct thread_state *state,
+			      struct task_struct *task, u32 fd)
+{
+	struct file *file = file_of(task, fd);
+
+	return file ? resolve_file(cpu, &state->resolved, file) : 0;
 }
 
 #endif

@@ -40,6 +40,10 @@ enum record_flags {
 	FLAG_ESTIMATED = 1 << 5, /* the throttled amount is an estimate */
 	FLAG_QUEUED = 1 << 6,    /* snapshot: it is on a run queue, to run */
 	FLAG_ASLEEP = 1 << 7,    /* snapshot: never seen to switch, and off the CPU from `out` to `at` */
+	FLAG_ENDED = 1 << 8,     /* `object` alone was ready as the thread was woken from an epoll wait */
+	FLAG_SOLE = 1 << 9,      /* `object` alone was asked about, and no signal was there at the waking */
+	FLAG_INPUT = 1 << 11,    /* with one of these: it was asked whether it could be read */
+	FLAG_OUTPUT = 1 << 12,   /* the same, written */
 };
 
 enum wait_entry {
@@ -73,6 +77,9 @@ enum call_class {
 	CALL_FUTEX,
 	CALL_FUTEX_WAIT, /* futex_wait(2), futex_waitv(2): no operation argument */
 	CALL_RESTART,
+	CALL_EPOLL,      /* a descriptor of what may become ready */
+	CALL_POLL,       /* a list of descriptors and its length */
+	CALL_SELECT,     /* a number of descriptors and three sets of them */
 };
 
 /* Ids below this are no threads: a waker that is an interrupt, the idle task as an occupant. */

@@ -15,6 +15,10 @@ static __always_inline bool injected_drop(struct cpu_state *cpu)
 }
 
 /*
+ * A waking may interrupt a program that runs with interrupts on (detours, names) within this. A lost attempt
+ * costs nothing, they are counted to look at the fill now and then; a lost drop would, so those are
+ * added in one go.
+ *
  * Callers return on NULL before anything else, so that the two questions become one in the compiled
  * program: some verifiers (5.10) do not remember the first answer, and miss the record in the second.
  */
@@ -26,7 +30,7 @@ static __always_inline void *reserve(struct cpu_state *cpu, u64 bytes)
 	if (!injected_drop(cpu))
 		record = bpf_ringbuf_reserve(&ring, bytes, 0);
 	if (!record)
-		cpu->ring_drops++;
+		__sync_fetch_and_add(&cpu->ring_drops, 1);
 	return record;
 }
 

@@ -4,8 +4,8 @@
  *
  * sched_switch runs with interrupts off on the CPU that switches, in the context of the thread that
  * leaves; sched_waking runs under the wakee's pi_lock on the waker's CPU, so it may run while its
- * wakee is being switched. Every write to a thread's state but `waking` and `waker` is made by the
- * CPU that the thread leaves or enters.
+ * wakee is being switched. Every write to a thread's state is made by the CPU that the thread leaves or
+ * enters, but for `waking`, `waker`, and what note_end writes.
  */
 #ifndef LACUNA_SCHED_H
 #define LACUNA_SCHED_H
@@ -31,6 +31,8 @@ static __always_inline void end_cycle(struct cpu_state *cpu, struct thread_state
 				      struct task_struct *task, struct arrival *in)
 {
 	in->off_ns = in->now - state->out;
+	if (state->told & FLAG_ENDED)
+		state->wait.object = state->ended;
 	throttle_cycle(state, task, in);
 	if (!in->unseen && wants_stack(state, in->off_ns))
 		in->stack = take_stack(cpu, task);
@@ -67,6 +69,9 @@ static __always_inline void come_in(struct cpu_state *cpu, struct thread_state *
 	state->out = 0;
 	state->waking = 0;
 	state->waker = ID_UNKNOWN;
+	state->epoll = 0;
+	state->asked = 0;
+	state->told = 0;
 	state->migrated_at = 0;
 	state->migrated_ns = 0;
 	state->flags &= ~THREAD_THROTTLED;
@@ -321,6 +326,8 @@ static __always_inline void waking(struct task_struct *task)
 	throttle_woken(state, task);
 	state->waker = waker_now(cpu);
 	state->waking = bpf_ktime_get_ns();
+	if (state->epoll || state->asked)
+		note_end(cpu, state, task);
 }
 
 /* A new thread starts runnable, woken by the thread that made it. Interrupts are off. */

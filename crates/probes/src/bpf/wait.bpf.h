@@ -38,17 +38,22 @@ static __always_inline void read_objects(struct cpu_state *cpu, struct thread_st
 					 struct task_struct *task, u32 class)
 {
 	struct record_wait *wait = &state->wait;
+	s32 fd;
 
-	if (class == CALL_FD || class == CALL_CONNECT) {
-		if (class == CALL_CONNECT)
-			state->resolved.object = 0;
-		wait->object = resolve(cpu, state, task, wait->args[0]);
-	} else if (class == CALL_FUTEX) {
+	if (class == CALL_CONNECT)
+		state->resolved.object = 0;
+	if (class == CALL_FUTEX) {
 		read_futex(wait, wait->args[0], wait->args[1], wait->args[2]);
 		wait->args[0] = hash(wait->args[0], task->tgid);
 	} else if (class == CALL_FUTEX_WAIT) {
 		wait->futex = FUTEX_UNOWNED;
 		wait->args[0] = hash(wait->args[0], task->tgid);
+	} else {
+		fd = descriptor_of(state, class);
+		if (fd >= 0)
+			wait->object = resolve(cpu, state, task, fd);
+		if (class == CALL_EPOLL && wait->object && wait->state & TASK_INTERRUPTIBLE)
+			state->epoll = state->resolved.private_data;
 	}
 }
 

@@ -10,10 +10,12 @@ use crate::skel::types::detour_kind;
 use crate::skel::types::record_flags;
 use crate::skel::types::record_kind;
 use crate::skel::types::special_id;
+use lacuna_timeline::event::Asked;
 use lacuna_timeline::event::Blame;
 use lacuna_timeline::event::Event;
 use lacuna_timeline::event::Faults;
 use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::Polled;
 use lacuna_timeline::event::ThreadId;
 use lacuna_timeline::event::Waker;
 use std::mem::size_of;
@@ -96,6 +98,35 @@ fn states_follow_their_bits() {
         assert_eq!(wait::state(bits, false), expected, "{bits:#x}");
     }
     assert_eq!(wait::state(1, true), OffState::Frozen);
+}
+
+#[test]
+fn how_a_poll_ended_follows_its_flags() {
+    let (ended, sole) = (record_flags::FLAG_ENDED.0, record_flags::FLAG_SOLE.0);
+    let (input, output) = (record_flags::FLAG_INPUT.0, record_flags::FLAG_OUTPUT.0);
+    let table = [
+        (0, Polled::No),
+        (input, Polled::No),
+        (ended | input, Polled::Ended(Asked::Input)),
+        (ended | output, Polled::Ended(Asked::Output)),
+        (ended | input | output, Polled::Ended(Asked::Either)),
+        (ended, Polled::Ended(Asked::Either)),
+        (sole | input, Polled::Sole(Asked::Input)),
+        (sole | output, Polled::Sole(Asked::Output)),
+        (sole | input | output, Polled::Sole(Asked::Either)),
+    ];
+    for (flags, expected) in table {
+        let off = wait::off(200, flags, &types::record_wait::default());
+        assert_eq!(off.wait.polled, expected, "{flags:#x}");
+        let merged = types::merged_record {
+            header: header(record_kind::RECORD_MERGED, flags),
+            ..Default::default()
+        };
+        let Some(Event::Merged(merged)) = decoded(&merged) else {
+            panic!("not merged");
+        };
+        assert_eq!(merged.wait.polled, expected, "{flags:#x}");
+    }
 }
 
 #[test]

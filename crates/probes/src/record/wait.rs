@@ -8,6 +8,7 @@ use crate::skel::types::futex_kind;
 use crate::skel::types::record_flags;
 use crate::skel::types::record_wait;
 use crate::skel::types::wait_entry;
+use lacuna_timeline::event::Asked;
 use lacuna_timeline::event::Call;
 use lacuna_timeline::event::Entry;
 use lacuna_timeline::event::Futex;
@@ -16,6 +17,7 @@ use lacuna_timeline::event::Ns;
 use lacuna_timeline::event::ObjectId;
 use lacuna_timeline::event::Off;
 use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::Polled;
 use lacuna_timeline::event::Wait;
 
 /// Bits of `prev_state` (include/linux/sched.h). The values have been the same since the version
@@ -69,6 +71,7 @@ pub(super) fn off(at: Ns, flags: u32, wait: &record_wait) -> Off {
             object: (wait.object != 0).then_some(ObjectId(wait.object)),
             futex: futex(wait),
             iowait: has(flags, record_flags::FLAG_IOWAIT),
+            polled: polled(flags),
         },
         detours: detours.collect(),
     }
@@ -95,6 +98,24 @@ pub(super) fn state(bits: u32, frozen: bool) -> OffState {
         OffState::Sleeping
     } else {
         OffState::Other
+    }
+}
+
+/// How a poll-like wait's object stands to its end.
+fn polled(flags: u32) -> Polled {
+    let input = has(flags, record_flags::FLAG_INPUT);
+    let output = has(flags, record_flags::FLAG_OUTPUT);
+    let asked = match (input, output) {
+        (true, false) => Asked::Input,
+        (false, true) => Asked::Output,
+        _ => Asked::Either,
+    };
+    if has(flags, record_flags::FLAG_ENDED) {
+        Polled::Ended(asked)
+    } else if has(flags, record_flags::FLAG_SOLE) {
+        Polled::Sole(asked)
+    } else {
+        Polled::No
     }
 }
 

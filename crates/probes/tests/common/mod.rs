@@ -9,6 +9,7 @@ pub mod child;
 pub mod disk;
 pub mod kernel;
 pub mod memory;
+pub mod polling;
 pub mod worker;
 
 use lacuna_probes::Config;

@@ -9,6 +9,7 @@ use crate::event::Call;
 use crate::event::Entry;
 use crate::event::Ns;
 use crate::event::ObjectId;
+use crate::event::Polled;
 use crate::event::StackId;
 use crate::event::Waker;
 use crate::record::OffCpu;
@@ -23,6 +24,7 @@ pub(super) struct SeenBy {
     stacks: Sums<StackId>,
     futexes: Sums<u64>,
     wakers: Sums<Waker>,
+    polled: Sums<Polled>,
     connections: Connections,
 }
 
@@ -37,6 +39,9 @@ impl SeenBy {
         }
         if let Some(word) = wait.futex {
             self.futexes.add(word.address_hash, ns);
+        }
+        if wait.polled != Polled::No {
+            self.polled.add(wait.polled, ns);
         }
     }
 
@@ -61,6 +66,7 @@ impl SeenBy {
             stacks: self.stacks.into_largest(EVIDENCE_MAX),
             futexes: self.futexes.into_largest(EVIDENCE_MAX),
             wakers: self.wakers.into_largest(EVIDENCE_MAX),
+            polled: self.polled.into_largest(EVIDENCE_MAX),
             connections: self.connections.finish(),
             throttled,
         }

@@ -24,6 +24,7 @@ use crate::chain::Ended;
 use crate::event::DetourKind;
 use crate::event::Ns;
 use crate::event::OffState;
+use crate::event::Polled;
 use crate::event::ShortDetours;
 use crate::record;
 use crate::record::Body;
@@ -318,6 +319,8 @@ impl Tally {
         let culprit = match cause {
             Cause::LockFutex => part.owner.map(Who::Thread),
             Cause::MemLimit => reclaimed_cgroup(DetourKind::MemcgReclaim, part.detail),
+            // What a wait was for is evidence; only what ended it is to blame.
+            Cause::WaitPoll if !matches!(off.wait.polled, Polled::Ended(_)) => None,
             _ => object,
         };
         self.culprit(cause, culprit, ns);

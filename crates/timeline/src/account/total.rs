@@ -112,6 +112,7 @@ impl Evidence {
         merge(&mut self.futexes, &other.futexes);
         merge(&mut self.wakers, &other.wakers);
         net::add(&mut self.connections, &other.connections);
+        merge(&mut self.polled, &other.polled);
         self.throttled += other.throttled;
     }
 }

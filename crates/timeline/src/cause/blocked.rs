@@ -7,12 +7,14 @@
 use super::Awaited;
 use super::Cause;
 use super::StackClass;
+use crate::event::Asked;
 use crate::event::Call;
 use crate::event::DetourKind;
 use crate::event::Entry;
 use crate::event::FutexKind;
 use crate::event::ObjectKind;
 use crate::event::OffState;
+use crate::event::Polled;
 use crate::event::Wait;
 
 /// Everything known of a wait.
@@ -32,6 +34,11 @@ pub struct Blocked {
     pub owner_lives: bool,
     /// `task->in_iowait`.
     pub iowait: bool,
+    /// What is known of the end of a poll-like wait.
+    pub polled: Polled,
+    /// Whoever woke it may have been its timeout: neither a thread nor a softirq. (Timeouts of polls are
+    /// told in hard interrupts.)
+    pub may_have_timed_out: bool,
     /// The innermost kernel detour that was open.
     pub detour: Option<DetourKind>,
     /// What its kernel stack proves; `None`: none was taken, or its symbols are hidden.
@@ -187,7 +194,30 @@ fn connection(call: Call, wait: &Blocked) -> Option<Awaited> {
     match call {
         Call::Read | Call::Recv => Some(Awaited::Input),
         Call::Write | Call::Send => Some(Awaited::Output),
+        Call::Poll | Call::Select | Call::EpollWait => readiness(ended_by(wait)?),
         _ => None,
+    }
+}
+
+/// What a poll of a TCP connection awaits. One that asks whether it can be written to may wait for the
+/// connection to be made as well as for room.
+fn readiness(asked: Asked) -> Option<Awaited> {
+    match asked {
+        Asked::Input => Some(Awaited::Readiness),
+        Asked::Output | Asked::Either => None,
+    }
+}
+
+/// What was asked of the object that ended a poll-like wait; `None`: none is known to have ended it.
+fn ended_by(wait: &Blocked) -> Option<Asked> {
+    match wait.polled {
+        Polled::No => None,
+        Polled::Ended(asked) => Some(asked),
+        // A timer's descriptor is told in hard interrupts too, but either way it was a timer.
+        Polled::Sole(asked) => {
+            let certain = !wait.may_have_timed_out || wait.object == Some(ObjectClass::Timer);
+            certain.then_some(asked)
+        }
     }
 }
 
@@ -222,7 +252,8 @@ fn call_cause(call: Call, wait: &Blocked) -> Cause {
         Call::FutexLockPi => Cause::LockFutex,
         Call::Nanosleep => Cause::WaitSleep,
         Call::Poll | Call::Select if wait.no_descriptors => Cause::WaitSleep,
-        Call::Poll | Call::Select | Call::EpollWait | Call::IoWait => Cause::WaitPoll,
+        Call::Poll | Call::Select | Call::EpollWait => polled_cause(wait),
+        Call::IoWait => Cause::WaitPoll,
         Call::Accept => Cause::NetIdle,
         Call::Connect => connect_cause(wait.object),
         Call::Read | Call::Recv | Call::Splice => input_cause(wait),
@@ -283,6 +314,15 @@ fn input_cause(wait: &Blocked) -> Cause {
             Cause::WaitPipe
         }
         _ => Cause::WaitOther,
+    }
+}
+
+/// A poll-like wait: what a read of the object that ended it would have been, where that is known. What
+/// such a read cannot tell apart stays a poll.
+fn polled_cause(wait: &Blocked) -> Cause {
+    match ended_by(wait).map(|_| input_cause(wait)) {
+        None | Some(Cause::WaitOther) => Cause::WaitPoll,
+        Some(cause) => cause,
     }
 }
 

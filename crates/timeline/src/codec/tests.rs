@@ -9,6 +9,7 @@ use super::write;
 use crate::cause::Cause;
 use crate::cause::ObjectClass;
 use crate::cause::StackClass;
+use crate::event::Asked;
 use crate::event::Blame;
 use crate::event::Call;
 use crate::event::Connection;
@@ -24,6 +25,7 @@ use crate::event::Ns;
 use crate::event::ObjectId;
 use crate::event::PHASES_MAX;
 use crate::event::Phase;
+use crate::event::Polled;
 use crate::event::Retransmits;
 use crate::event::ShortDetours;
 use crate::event::StackId;
@@ -78,10 +80,20 @@ fn waited(rng: &mut Rng) -> Waited {
         FutexKind::Pi,
         FutexKind::Unowned,
     ];
+    let polls = [
+        Polled::No,
+        Polled::Ended(Asked::Input),
+        Polled::Ended(Asked::Output),
+        Polled::Ended(Asked::Either),
+        Polled::Sole(Asked::Input),
+        Polled::Sole(Asked::Output),
+        Polled::Sole(Asked::Either),
+    ];
     Waited {
         entry: entries[rng.below(4) as usize],
         no_descriptors: rng.one_in(2),
         iowait: rng.one_in(2),
+        polled: polls[rng.below(7) as usize],
         object: maybe(rng, |rng| Pointed {
             object: ObjectId(rng.below(50) << 33),
             class: maybe(rng, |rng| ObjectClass::ALL[rng.below(14) as usize]),

@@ -5,10 +5,12 @@
 use super::bytes::Reader;
 use super::bytes::Writer;
 use crate::cause::ObjectClass;
+use crate::event::Asked;
 use crate::event::Call;
 use crate::event::Entry;
 use crate::event::FutexKind;
 use crate::event::ObjectId;
+use crate::event::Polled;
 use crate::event::ThreadId;
 use crate::event::Waker;
 use crate::record::Owner;
@@ -122,6 +124,14 @@ impl Rings {
         }
         out.byte(0);
         write_entry(out, wait);
+        if wait.polled != Polled::No {
+            out.byte(
+                POLLED_KINDS
+                    .iter()
+                    .position(|&kind| kind == wait.polled)
+                    .unwrap_or_default() as u8,
+            );
+        }
         if let Some(object) = wait.object {
             out.byte(object.class.map_or(0, |class| 1 + class as u8));
             self.write_word(out, 0, object.object.0);
@@ -145,6 +155,9 @@ impl Rings {
             iowait: flags & IOWAIT != 0,
             ..Waited::NOTHING
         };
+        if flags & POLLED != 0 {
+            wait.polled = *POLLED_KINDS.get(usize::from(input.byte()?))?;
+        }
         if flags & OBJECT != 0 {
             let class = match input.byte()?.checked_sub(1) {
                 Some(at) => Some(*ObjectClass::ALL.get(usize::from(at))?),
@@ -202,6 +215,17 @@ const OBJECT: u8 = 1 << 2;
 const FUTEX: u8 = 1 << 3;
 const NO_DESCRIPTORS: u8 = 1 << 4;
 const IOWAIT: u8 = 1 << 5;
+const POLLED: u8 = 1 << 6;
+
+/// Everything that may be known of the end of a poll-like wait, at its code.
+const POLLED_KINDS: [Polled; 6] = [
+    Polled::Ended(Asked::Input),
+    Polled::Ended(Asked::Output),
+    Polled::Ended(Asked::Either),
+    Polled::Sole(Asked::Input),
+    Polled::Sole(Asked::Output),
+    Polled::Sole(Asked::Either),
+];
 
 /// Every futex kind, at its code.
 const FUTEX_KINDS: [FutexKind; 4] = [
@@ -228,6 +252,7 @@ fn write_entry(out: &mut Writer<'_>, wait: &Waited) {
         0
     };
     flags |= if wait.iowait { IOWAIT } else { 0 };
+    flags |= if wait.polled == Polled::No { 0 } else { POLLED };
     out.byte(flags);
     if let Entry::Call(call) = wait.entry {
         out.number(call_code(call));

@@ -61,6 +61,33 @@ pub struct Wait {
     pub futex: Option<Futex>,
     /// `task->in_iowait`.
     pub iowait: bool,
+    /// What is known of the end of a poll-like wait.
+    pub polled: Polled,
+}
+
+/// What is known of a poll-like wait beyond its call: how `object` stands to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Polled {
+    /// Nothing. The object is what the call itself names: an epoll instance, or a sole descriptor.
+    #[default]
+    No,
+    /// An epoll instance had the object ready, and it alone, as the thread was woken. It had had nothing
+    /// ready as the thread fell asleep, so this ended the wait.
+    Ended(Asked),
+    /// The object was all that the call asked about, and no signal was there as the thread was woken: it
+    /// ended the wait, unless the timeout did.
+    Sole(Asked),
+}
+
+/// Which readiness of an object was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asked {
+    /// Whether it can be read; errors and hang-ups are told besides, here and everywhere.
+    Input,
+    /// Whether it can be written to, which of a connection also says that it is made.
+    Output,
+    /// Both, or only errors and hang-ups.
+    Either,
 }
 
 /// How a thread had entered the kernel.

@@ -40,6 +40,7 @@ impl Lookup for Completing<'_> {
             entry: wait.entry,
             no_descriptors: polls_nothing(wait),
             iowait: wait.iowait,
+            polled: wait.polled,
             object: wait.object.map(|object| Pointed {
                 object,
                 class: facts

@@ -20,6 +20,7 @@ use std::ops::Range;
 use lacuna_timeline::Event;
 use lacuna_timeline::Ns;
 use lacuna_timeline::ThreadId;
+use lacuna_timeline::event::Asked;
 use lacuna_timeline::event::Asleep;
 use lacuna_timeline::event::Blame;
 use lacuna_timeline::event::Call;
@@ -47,6 +48,7 @@ use lacuna_timeline::event::ObjectKind;
 use lacuna_timeline::event::Off;
 use lacuna_timeline::event::OffState;
 use lacuna_timeline::event::Phase;
+use lacuna_timeline::event::Polled;
 use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::event::Retransmits;
 use lacuna_timeline::event::ShortDetours;
@@ -400,6 +402,11 @@ fn wait(words: &Words<'_>) -> Wait {
             address_hash: words.number("address").unwrap_or(1),
         }),
         iowait: words.has("iowait"),
+        polled: match words {
+            words if words.has("ended") => Polled::Ended(Asked::Input),
+            words if words.has("sole") => Polled::Sole(Asked::Input),
+            _ => Polled::No,
+        },
     }
 }
 
@@ -511,6 +518,7 @@ fn object(id: u64, words: &Words<'_>) -> ObjectInfo {
                 remote_port: 2,
                 netns: 1,
             }),
+            "epoll" => ObjectKind::Epoll,
             kind => panic!("no such object: {kind}"),
         },
         name: "name".into(),

@@ -9,6 +9,7 @@ use lacuna_timeline::Cause;
 use lacuna_timeline::Event;
 use lacuna_timeline::Ns;
 use lacuna_timeline::ThreadId;
+use lacuna_timeline::event::Asked;
 use lacuna_timeline::event::Blame;
 use lacuna_timeline::event::Call;
 use lacuna_timeline::event::Cycle;
@@ -25,6 +26,7 @@ use lacuna_timeline::event::ObjectInfo;
 use lacuna_timeline::event::ObjectKind;
 use lacuna_timeline::event::Off;
 use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::Polled;
 use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::event::ShortDetours;
 use lacuna_timeline::event::Snapshot;
@@ -49,7 +51,7 @@ const PIPE: ObjectId = ObjectId(0xa1);
 const FILE: ObjectId = ObjectId(0xa2);
 
 /// The ways to wait.
-pub(crate) fn waits() -> [WaitKind; 6] {
+pub(crate) fn waits() -> [WaitKind; 7] {
     let kind = |state, call, object, cause| WaitKind {
         state,
         wait: Wait {
@@ -58,6 +60,7 @@ pub(crate) fn waits() -> [WaitKind; 6] {
             iowait: state == OffState::Uninterruptible,
             args: [1, 1, 0, 0],
             futex: None,
+            polled: Polled::No,
         },
         cause,
     };
@@ -67,7 +70,15 @@ pub(crate) fn waits() -> [WaitKind; 6] {
         owner_ns_tid: 0,
         address_hash: 77,
     });
+    let mut ended = kind(
+        OffState::Sleeping,
+        Call::EpollWait,
+        Some(PIPE),
+        Cause::WaitPipe,
+    );
+    ended.wait.polled = Polled::Ended(Asked::Input);
     [
+        ended,
         kind(OffState::Sleeping, Call::Nanosleep, None, Cause::WaitSleep),
         notify,
         kind(OffState::Sleeping, Call::Read, Some(PIPE), Cause::WaitPipe),

@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One test per row of the decision, each wait written as the facts that a record has.
 
+use super::Awaited;
 use super::Blocked;
 use super::ObjectClass;
+use super::Verdict;
 use super::blocked_cause;
 use super::polls_nothing;
+use super::verdict;
 use crate::cause::Cause;
 use crate::cause::StackClass;
+use crate::event::Asked;
 use crate::event::Call;
 use crate::event::DetourKind;
 use crate::event::Entry;
 use crate::event::FutexKind;
 use crate::event::OffState;
+use crate::event::Polled;
 use crate::event::Wait;
 
 /// An interruptible wait in a call, nothing else known.
@@ -24,6 +29,8 @@ fn call(call: Call) -> Blocked {
         futex: None,
         owner_lives: false,
         iowait: false,
+        polled: Polled::No,
+        may_have_timed_out: false,
         detour: None,
         stack: None,
     }
@@ -290,6 +297,99 @@ fn sleeps_and_polls() {
         with_stack(call(Call::EpollWait), "ep_poll"),
         Cause::WaitPoll,
     );
+}
+
+/// What a poll-like wait that an object is known to have ended is.
+const POLLED: [(ObjectClass, Cause); 10] = [
+    (ObjectClass::Pipe, Cause::WaitPipe),
+    (ObjectClass::UnixSocket, Cause::WaitPipe),
+    (ObjectClass::Notification, Cause::WaitPipe),
+    (ObjectClass::Timer, Cause::WaitSleep),
+    (ObjectClass::TcpListener, Cause::NetIdle),
+    (ObjectClass::Datagram, Cause::NetDatagram),
+    (ObjectClass::Tcp, Cause::WaitPoll),
+    (ObjectClass::CharDevice, Cause::WaitPoll),
+    (ObjectClass::Epoll, Cause::WaitPoll),
+    (ObjectClass::OtherSocket, Cause::WaitPoll),
+];
+
+#[test]
+fn a_poll_is_what_ended_it() {
+    for (object, cause) in POLLED {
+        let ended = |call| Blocked {
+            polled: Polled::Ended(Asked::Input),
+            ..on(call, object)
+        };
+        is(ended(Call::EpollWait), cause);
+        is(with_stack(ended(Call::EpollWait), "ep_poll"), cause);
+        // What was ready as it was woken was ready, whoever woke it.
+        is(
+            Blocked {
+                may_have_timed_out: true,
+                ..ended(Call::EpollWait)
+            },
+            cause,
+        );
+        for asked in [Asked::Input, Asked::Output, Asked::Either] {
+            for call in [Call::Poll, Call::Select] {
+                let sole = Blocked {
+                    polled: Polled::Sole(asked),
+                    ..on(call, object)
+                };
+                is(sole, cause);
+                is(with_stack(sole, "do_sys_poll"), cause);
+            }
+        }
+        is(on(Call::EpollWait, object), Cause::WaitPoll);
+        is(on(Call::Poll, object), Cause::WaitPoll);
+        is(on(Call::IoWait, object), Cause::WaitPoll);
+    }
+    let unknown = Blocked {
+        polled: Polled::Ended(Asked::Input),
+        ..call(Call::EpollWait)
+    };
+    is(unknown, Cause::WaitPoll);
+}
+
+#[test]
+fn a_connection_that_ended_a_poll_for_input_is_looked_at() {
+    let polled = |polled| {
+        verdict(&Blocked {
+            polled,
+            ..on(Call::EpollWait, ObjectClass::Tcp)
+        })
+    };
+    let looked_at = Verdict::Connection(Awaited::Readiness);
+    assert_eq!(polled(Polled::Ended(Asked::Input)), looked_at);
+    assert_eq!(polled(Polled::Sole(Asked::Input)), looked_at);
+    for unclear in [
+        Polled::No,
+        Polled::Ended(Asked::Output),
+        Polled::Ended(Asked::Either),
+        Polled::Sole(Asked::Either),
+    ] {
+        assert_eq!(polled(unclear), Verdict::Cause(Cause::WaitPoll));
+    }
+}
+
+#[test]
+fn a_poll_that_may_have_timed_out_is_nothing_else() {
+    for (object, _) in POLLED {
+        let timed_out = Blocked {
+            polled: Polled::Sole(Asked::Input),
+            may_have_timed_out: true,
+            ..on(Call::Poll, object)
+        };
+        let timer = object == ObjectClass::Timer;
+        is(
+            timed_out,
+            if timer {
+                Cause::WaitSleep
+            } else {
+                Cause::WaitPoll
+            },
+        );
+    }
 }
 
 #[test]
