@@ -8,11 +8,14 @@ use std::ops::Range;
 use lacuna_timeline::Event;
 use lacuna_timeline::Ns;
 use lacuna_timeline::ThreadId;
+use lacuna_timeline::event::Call;
 use lacuna_timeline::event::Cycle;
 use lacuna_timeline::event::Doubt;
 use lacuna_timeline::event::DoubtReason;
+use lacuna_timeline::event::Entry;
 use lacuna_timeline::event::Merged;
 use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::Snapshot;
 
 use crate::parts::Thread;
 use crate::rng::Rng;
@@ -40,6 +43,8 @@ pub(crate) struct Arrived {
     pub(crate) must: HashMap<ThreadId, Times>,
     /// Perhaps unknown.
     pub(crate) may: HashMap<ThreadId, Times>,
+    /// Waits for a connection of which what was told is lost.
+    pub(crate) untold: HashMap<ThreadId, Times>,
     /// Merged: perhaps unknown where a window's edge cuts one.
     pub(crate) merged: HashMap<ThreadId, Vec<Range<Ns>>>,
 }
@@ -90,6 +95,7 @@ pub(crate) fn inject(
             }
         }
         arrived.must.insert(thread.id, must);
+        arrived.untold.insert(thread.id, untold(&own));
         arrived.may.insert(thread.id, may);
     }
     let events = in_order(rng, all, faults).into_iter();
@@ -202,6 +208,7 @@ fn skip_switches(rng: &mut Rng, own: &mut Vec<Sent>, doubts: &mut Vec<Doubt>) {
         reason: DoubtReason::SwitchSkipped,
     });
     own.remove(skipped);
+    own.retain(|sent| !matches!(&sent.event, Event::Net(net) if net.seq == gone.seq));
     renumber(own, gone.seq);
 }
 
@@ -216,6 +223,7 @@ fn renumber(own: &mut [Sent], gone: u64) {
         let is_snapshot = matches!(sent.event, Event::Snapshot(_));
         let seq = match &mut sent.event {
             Event::Cycle(cycle) => &mut cycle.seq,
+            Event::Net(net) => &mut net.seq,
             Event::Merged(merged) => &mut merged.seq,
             Event::Exit(exit) => &mut exit.seq,
             Event::Snapshot(snapshot) => &mut snapshot.seq,
@@ -255,6 +263,7 @@ fn plain(event: &Event) -> Option<&Cycle> {
         && woken
         && cycle.migrated.is_none()
         && cycle.throttle.is_none()
+        && !cycle.net
         && cycle.off.detours.is_empty();
     plain.then_some(cycle)
 }
@@ -289,6 +298,11 @@ fn merge(rng: &mut Rng, own: Vec<Sent>, merged: &mut Vec<Range<Ns>>) -> Vec<Sent
             Event::Exit(exit) => &mut exit.seq,
             Event::Snapshot(snapshot) => {
                 snapshot.seq = seq;
+                continue;
+            }
+            // It has the number of the cycle that follows.
+            Event::Net(net) => {
+                net.seq = seq + 1;
                 continue;
             }
             _ => continue,
@@ -351,7 +365,7 @@ fn lose(rng: &mut Rng, own: &mut [Sent], one_in: u64) {
     for sent in own.iter_mut() {
         let counted = matches!(
             sent.event,
-            Event::Cycle(_) | Event::Merged(_) | Event::Exit(_) | Event::Detour(_)
+            Event::Cycle(_) | Event::Net(_) | Event::Merged(_) | Event::Exit(_) | Event::Detour(_)
         );
         dropping = if dropping && burst {
             !rng.one_in(3)
@@ -442,6 +456,32 @@ fn unknown(thread: &Thread, own: &[&Sent], doubts: &[Doubt], end: Ns) -> (Times,
     }
     may.add_all(&must);
     (must, may)
+}
+
+/// Waits for input on a connection of which nothing arrived. (One for room is known by its call.)
+fn untold(own: &[&Sent]) -> Times {
+    let arrived = |seq| {
+        let is_its = |sent: &&&Sent| matches!(&sent.event, Event::Net(net) if net.seq == seq);
+        own.iter().filter(is_its).any(|sent| !sent.lost)
+    };
+    let mut untold = Times::default();
+    for sent in own {
+        // Of a wait that is looked at before it comes to its end nothing is told yet.
+        let (off, waking, told) = match &sent.event {
+            Event::Cycle(cycle) => (&cycle.off, cycle.waking, arrived(cycle.seq)),
+            Event::Snapshot(Snapshot {
+                off: Some(off),
+                waking,
+                ..
+            }) => (off, *waking, false),
+            _ => continue,
+        };
+        let reads = off.wait.entry == Entry::Call(Call::Recv) && off.detours.is_empty();
+        if let Some(waking) = waking.filter(|_| reads && !told) {
+            untold.add(off.at..waking);
+        }
+    }
+    untold
 }
 
 /// What a record speaks of.

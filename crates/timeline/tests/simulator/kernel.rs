@@ -12,15 +12,18 @@ use lacuna_timeline::ThreadId;
 use lacuna_timeline::event::Asked;
 use lacuna_timeline::event::Blame;
 use lacuna_timeline::event::Call;
+use lacuna_timeline::event::Connection;
 use lacuna_timeline::event::Cycle;
 use lacuna_timeline::event::Detour;
 use lacuna_timeline::event::DetourKind;
+use lacuna_timeline::event::Endpoints;
 use lacuna_timeline::event::Entry;
 use lacuna_timeline::event::Exit;
 use lacuna_timeline::event::Faults;
 use lacuna_timeline::event::Futex;
 use lacuna_timeline::event::FutexKind;
 use lacuna_timeline::event::Migrated;
+use lacuna_timeline::event::Net;
 use lacuna_timeline::event::ObjectId;
 use lacuna_timeline::event::ObjectInfo;
 use lacuna_timeline::event::ObjectKind;
@@ -49,9 +52,10 @@ pub(crate) struct WaitKind {
 pub(crate) const FIRST_TID: u32 = 1_000;
 const PIPE: ObjectId = ObjectId(0xa1);
 const FILE: ObjectId = ObjectId(0xa2);
+pub(crate) const CONNECTION: ObjectId = ObjectId(0xa3);
 
 /// The ways to wait.
-pub(crate) fn waits() -> [WaitKind; 7] {
+pub(crate) fn waits() -> [WaitKind; 9] {
     let kind = |state, call, object, cause| WaitKind {
         state,
         wait: Wait {
@@ -89,6 +93,19 @@ pub(crate) fn waits() -> [WaitKind; 7] {
             Cause::DiskRead,
         ),
         kind(OffState::Sleeping, Call::EpollWait, None, Cause::WaitPoll),
+        // What they are depends on what befalls the connection (`net.rs`).
+        kind(
+            OffState::Sleeping,
+            Call::Recv,
+            Some(CONNECTION),
+            Cause::WaitOther,
+        ),
+        kind(
+            OffState::Sleeping,
+            Call::Send,
+            Some(CONNECTION),
+            Cause::NetSend,
+        ),
         kind(
             OffState::Stopped,
             Call::Read,
@@ -121,6 +138,8 @@ struct Storage {
     throttle: Option<Throttle>,
     cpu: usize,
     born: Ns,
+    /// What befalls the connection that it waits for.
+    told: Option<Connection>,
     /// Whose thread it is, where the run says so.
     process: Option<ProcessId>,
 }
@@ -145,7 +164,18 @@ impl Kernel {
                 ino: object.0,
             })
         };
-        vec![fact(PIPE, ObjectKind::Pipe), fact(FILE, ObjectKind::File)]
+        let ends = Endpoints {
+            local: [1; 16],
+            local_port: 1,
+            remote: [2; 16],
+            remote_port: 2,
+            netns: 1,
+        };
+        vec![
+            fact(PIPE, ObjectKind::Pipe),
+            fact(FILE, ObjectKind::File),
+            fact(CONNECTION, ObjectKind::Tcp(ends)),
+        ]
     }
 
     pub(crate) fn born(&mut self, id: ThreadId, now: Ns, process: Option<ProcessId>) {
@@ -180,6 +210,7 @@ impl Kernel {
 
     pub(crate) fn out(&mut self, id: ThreadId, now: Ns, state: OffState, detours: Vec<DetourKind>) {
         let storage = self.storage(id);
+        storage.told = None;
         storage.off = Some(Off {
             at: now,
             state,
@@ -197,6 +228,11 @@ impl Kernel {
         if let Some(off) = &mut self.storage(id).off {
             off.wait = kind.wait;
         }
+    }
+
+    /// What befalls the connection that it waits for, up to its waking.
+    pub(crate) fn told(&mut self, id: ThreadId, told: Connection) {
+        self.storage(id).told = Some(told);
     }
 
     pub(crate) fn waking(&mut self, id: ThreadId, now: Ns, waker: Waker) {
@@ -255,6 +291,13 @@ impl Kernel {
             return;
         };
         storage.seq += 1;
+        let told = storage.told.take();
+        let net = told.map(|seen| Net {
+            thread: id,
+            seq: storage.seq,
+            connection: CONNECTION,
+            seen,
+        });
         let cycle = Cycle {
             thread: id,
             seq: storage.seq,
@@ -270,12 +313,15 @@ impl Kernel {
             cpu: cpu as u16,
             blame: blame(occupancy, storage.enqueued.unwrap_or(now)..now),
             stack: None,
-            net: false,
+            net: net.is_some(),
             faults: Faults::default(),
             short: ShortDetours::default(),
             detour_seq: storage.detour_seq,
         };
         storage.waking = None;
+        if let Some(net) = net {
+            self.send(now, Event::Net(net));
+        }
         self.send(now, Event::Cycle(cycle));
     }
 

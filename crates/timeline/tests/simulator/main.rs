@@ -12,6 +12,7 @@ mod join;
 #[path = "../join_sim/mod.rs"]
 mod join_sim;
 mod kernel;
+mod net;
 mod parts;
 mod rng;
 mod served;
@@ -135,6 +136,9 @@ impl Checks<'_> {
         };
         let mut may = self.set(&self.arrived.may).clone();
         may.add_all(&self.cut(windows));
+        let untold = self.set(&self.arrived.untold);
+        let mut unsure = may.clone();
+        unsure.add_all(untold);
         let must = self.set(&self.arrived.must);
         let unknown = account.ns(Cause::Unknown);
         let context = || {
@@ -167,8 +171,11 @@ impl Checks<'_> {
                     .map(|window| self.thread.truth.ns(cause, window, except));
                 ns.sum()
             };
-            let most = truth(&Times::default());
-            let least = truth(&may);
+            // A wait for a connection of which nothing arrived is one for something that is not known.
+            let is_other = cause == Cause::WaitOther;
+            let other = if is_other { within(untold) } else { 0 };
+            let most = truth(&Times::default()) + other;
+            let least = truth(&unsure);
             let ns = account.ns(cause);
             assert!(
                 (least..=most).contains(&ns),
@@ -306,8 +313,17 @@ fn all_faults_at_once() {
 
 #[test]
 fn the_simulator_makes_what_it_is_to_test() {
-    let mut seen = [0_u64; 8];
-    for seed in 0..40 {
+    let mut seen = [0_u64; 9];
+    let net = [
+        Cause::NetRetransmit,
+        Cause::NetNagle,
+        Cause::NetSend,
+        Cause::NetAck,
+        Cause::NetPeer,
+        Cause::NetIdle,
+    ];
+    let mut net_ns = [0; 6];
+    for seed in 0..60 {
         let mut rng = Rng::new(seed);
         let world = World::run(seed, 4, 8, 800_000);
         let merging = Faults {
@@ -315,11 +331,19 @@ fn the_simulator_makes_what_it_is_to_test() {
             ..Faults::default()
         };
         let arrived = inject(&mut rng, &world.kernel.sent, &world.threads, merging);
+        for (sum, cause) in net_ns.iter_mut().zip(net) {
+            let life = 0..world.now;
+            let truths = world.threads.iter().map(|thread| &thread.truth);
+            *sum += truths
+                .map(|truth| truth.ns(cause, &life, &Times::default()))
+                .sum::<Ns>();
+        }
         for event in &arrived.events {
             let Event::Cycle(cycle) = event else {
                 seen[0] += u64::from(matches!(event, Event::Merged(_)));
                 seen[1] += u64::from(matches!(event, Event::Detour(_)));
                 seen[2] += u64::from(matches!(event, Event::Exit(_)));
+                seen[8] += u64::from(matches!(event, Event::Net(net) if net.seen.phases.len() > 3));
                 continue;
             };
             let blocked = cycle.off.state != OffState::Runnable;
@@ -332,4 +356,5 @@ fn the_simulator_makes_what_it_is_to_test() {
         }
     }
     assert!(seen.iter().all(|&count| count > 20), "{seen:?}");
+    assert!(net_ns.iter().all(|&ns| ns > 100_000), "{net_ns:?}");
 }

@@ -32,6 +32,8 @@ pub(crate) struct Thread {
     pub(crate) woken: bool,
     pub(crate) migrated: bool,
     pub(crate) turn: u64,
+    /// What is true of the connection that it waits for, from each instant on.
+    pub(crate) exchange: Vec<(Ns, Cause)>,
 }
 
 /// Where a thread is.

@@ -11,13 +11,18 @@ use lacuna_timeline::Cause;
 use lacuna_timeline::Ns;
 use lacuna_timeline::ThreadId;
 use lacuna_timeline::cause::detour_cause;
+use lacuna_timeline::event::Call;
 use lacuna_timeline::event::DetourKind;
+use lacuna_timeline::event::Entry;
 use lacuna_timeline::event::OffState;
 use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::event::Waker;
 
+use crate::kernel::CONNECTION;
 use crate::kernel::Kernel;
+use crate::kernel::WaitKind;
 use crate::kernel::waits;
+use crate::net::Exchange;
 use crate::parts::Cpu;
 use crate::parts::Place;
 use crate::parts::Step;
@@ -128,6 +133,7 @@ impl World {
             woken: true,
             migrated: false,
             turn: 0,
+            exchange: Vec::new(),
         });
         self.kernel.born(id, self.now, process);
         let cpu = self.any_cpu();
@@ -300,9 +306,26 @@ impl World {
             self.kernel.waking(id, self.now - age, Waker::SoftIrq);
             self.later(700, Step::Enqueue(at, cpu));
         } else if let Until::After(sleep) = until {
+            if wait.wait.object == Some(CONNECTION) {
+                self.exchanges(at, wait, inner.is_none(), sleep);
+            }
             self.later(sleep, Step::Wake(at));
         }
         self.pick(cpu, false);
+    }
+
+    /// Something befalls the connection that it waits for; `counts`: it is in no detour, which comes first.
+    fn exchanges(&mut self, at: usize, wait: &WaitKind, counts: bool, sleep: Ns) {
+        let (out, wake) = (self.now, self.now + sleep);
+        let exchange = match wait.wait.entry {
+            Entry::Call(Call::Send) => Exchange::output(&mut self.rng, out, wake),
+            _ => Exchange::input(&mut self.rng, out, wake),
+        };
+        let thread = &mut self.threads[at];
+        self.kernel.told(thread.id, exchange.told);
+        if counts {
+            thread.exchange = exchange.truth;
+        }
     }
 
     fn wake(&mut self, at: usize) {
@@ -310,6 +333,9 @@ impl World {
         let waker = running.map_or(Waker::HardIrq, |by| Waker::Thread(self.threads[by].id));
         let now = self.now;
         let thread = &mut self.threads[at];
+        for (at, cause) in thread.exchange.drain(..) {
+            thread.truth.mark(at.min(now), cause);
+        }
         thread.truth.mark(now, Cause::RunqIdle);
         thread.place = Place::Moving;
         thread.woken = true;
