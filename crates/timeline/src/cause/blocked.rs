@@ -176,7 +176,10 @@ pub fn verdict(wait: &Blocked) -> Verdict {
         Some(Cause::WaitNotify | Cause::WaitPoll) | None => by_call,
         // No room to send on a connection, whatever call it came by.
         Some(Cause::NetSend) if wait.object == Some(ObjectClass::Tcp) => {
-            Verdict::Connection(Awaited::Output)
+            Verdict::Connection(Awaited {
+                asked: Asked::Output,
+                polled: false,
+            })
         }
         // Calls that are what they are wherever they block; where both say something, the order
         // of causes decides.
@@ -191,21 +194,13 @@ fn connection(call: Call, wait: &Blocked) -> Option<Awaited> {
     if wait.object != Some(ObjectClass::Tcp) {
         return None;
     }
-    match call {
-        Call::Read | Call::Recv => Some(Awaited::Input),
-        Call::Write | Call::Send => Some(Awaited::Output),
-        Call::Poll | Call::Select | Call::EpollWait => readiness(ended_by(wait)?),
-        _ => None,
-    }
-}
-
-/// What a poll of a TCP connection awaits. One that asks whether it can be written to may wait for the
-/// connection to be made as well as for room.
-fn readiness(asked: Asked) -> Option<Awaited> {
-    match asked {
-        Asked::Input => Some(Awaited::Readiness),
-        Asked::Output | Asked::Either => None,
-    }
+    let (asked, polled) = match call {
+        Call::Read | Call::Recv => (Asked::Input, false),
+        Call::Write | Call::Send => (Asked::Output, false),
+        Call::Poll | Call::Select | Call::EpollWait => (ended_by(wait)?, true),
+        _ => return None,
+    };
+    Some(Awaited { asked, polled })
 }
 
 /// What was asked of the object that ended a poll-like wait; `None`: none is known to have ended it.

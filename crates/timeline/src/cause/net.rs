@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use super::Cause;
+use crate::event::Asked;
 use crate::event::Connection;
 use crate::event::NetState;
 use crate::event::Ns;
@@ -17,13 +18,11 @@ use crate::event::ThreadId;
 
 /// What a thread waited for on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Awaited {
-    /// Something to read, in a call that reads.
-    Input,
-    /// The same, in a call that looks at several descriptors.
-    Readiness,
-    /// Room for what it wrote.
-    Output,
+pub struct Awaited {
+    /// Something to read, or room for what it wrote.
+    pub asked: Asked,
+    /// In a call that looks at descriptors and neither reads nor writes.
+    pub polled: bool,
 }
 
 /// More of a piece than its cause says.
@@ -75,10 +74,10 @@ impl Aspect {
 impl Awaited {
     /// The cause where nothing is known of the connection.
     pub fn unseen(self) -> Cause {
-        match self {
-            Awaited::Input => Cause::WaitOther,
-            Awaited::Readiness => Cause::WaitPoll,
-            Awaited::Output => Cause::NetSend,
+        match self.asked {
+            _ if self.polled => Cause::WaitPoll,
+            Asked::Output => Cause::NetSend,
+            Asked::Input | Asked::Either => Cause::WaitOther,
         }
     }
 }
@@ -98,14 +97,9 @@ pub(crate) fn pieces(
     awaited: Awaited,
     blocked: &Range<Ns>,
 ) -> Vec<Piece> {
-    let view = View {
-        seen,
-        awaited,
-        from: blocked.start,
-        shared: seen.reader.is_some_and(|reader| reader != waiter),
-    };
-    let mut cuts = view.cuts();
+    let view = View::new(seen, waiter, awaited, blocked);
     let judged = blocked.start..view.arrival(blocked.end);
+    let mut cuts = view.cuts();
     cuts.retain(|at| judged.contains(at));
     cuts.push(blocked.start);
     cuts.sort_unstable();
@@ -161,7 +155,26 @@ struct View<'c> {
     shared: bool,
 }
 
-impl View<'_> {
+impl<'c> View<'c> {
+    fn new(
+        seen: &'c Connection,
+        waiter: ThreadId,
+        awaited: Awaited,
+        blocked: &Range<Ns>,
+    ) -> View<'c> {
+        let mut view = View {
+            seen,
+            awaited,
+            from: blocked.start,
+            shared: seen.reader.is_some_and(|reader| reader != waiter),
+        };
+        // Of the two that were asked for it was input where that arrived at the end.
+        if awaited.asked == Asked::Either && view.arrival(blocked.end) < blocked.end {
+            view.awaited.asked = Asked::Input;
+        }
+        view
+    }
+
     fn phases(&self) -> &[Phase] {
         &self.seen.phases
     }
@@ -200,10 +213,11 @@ impl View<'_> {
             return (Cause::NetRetransmit, Some(aspect));
         }
         let proved = place.filter(|&place| self.is_proved(place));
-        match proved {
-            None => (self.awaited.unseen(), Some(Aspect::NotKnown)),
-            Some(place) if self.awaited == Awaited::Output => self.sending(place),
-            Some(place) => self.receiving(place, at),
+        match (proved, self.awaited.asked) {
+            (Some(place), Asked::Input) => self.receiving(place, at),
+            (Some(place), Asked::Output) => self.sending(place),
+            // Which of the two ended the wait is not known.
+            (Some(_), Asked::Either) | (None, _) => (self.awaited.unseen(), Some(Aspect::NotKnown)),
         }
     }
 
@@ -252,6 +266,10 @@ impl View<'_> {
     /// Waiting for room.
     fn sending(&self, place: usize) -> (Cause, Option<Aspect>) {
         let state = self.phases()[place].state;
+        // Nothing stands in the way of it, so it is not known what is waited for.
+        if !state.has(NetState::UNACKED.with(NetState::UNSENT)) {
+            return (self.awaited.unseen(), Some(Aspect::NotKnown));
+        }
         let aspect = if state.has(NetState::WINDOW) {
             Aspect::Window
         } else if state.has(NetState::CWND) {
@@ -322,9 +340,7 @@ impl View<'_> {
         let turn = self.phases()[turn].state;
         match self.seen.accepted {
             // Whoever looks after several connections does not wait for what another thread works on.
-            true => {
-                turn.has(NetState::HEARD) && !(self.shared && self.awaited == Awaited::Readiness)
-            }
+            true => turn.has(NetState::HEARD) && !(self.shared && self.awaited.polled),
             false => turn.has(NetState::ASKED),
         }
     }

@@ -404,6 +404,8 @@ fn wait(words: &Words<'_>) -> Wait {
         iowait: words.has("iowait"),
         polled: match words {
             words if words.has("ended") => Polled::Ended(Asked::Input),
+            words if words.has("ended-out") => Polled::Ended(Asked::Output),
+            words if words.has("ended-either") => Polled::Ended(Asked::Either),
             words if words.has("sole") => Polled::Sole(Asked::Input),
             _ => Polled::No,
         },

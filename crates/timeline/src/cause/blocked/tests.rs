@@ -352,24 +352,22 @@ fn a_poll_is_what_ended_it() {
 }
 
 #[test]
-fn a_connection_that_ended_a_poll_for_input_is_looked_at() {
+fn a_connection_that_ended_a_poll_is_looked_at() {
     let polled = |polled| {
         verdict(&Blocked {
             polled,
             ..on(Call::EpollWait, ObjectClass::Tcp)
         })
     };
-    let looked_at = Verdict::Connection(Awaited::Readiness);
-    assert_eq!(polled(Polled::Ended(Asked::Input)), looked_at);
-    assert_eq!(polled(Polled::Sole(Asked::Input)), looked_at);
-    for unclear in [
-        Polled::No,
-        Polled::Ended(Asked::Output),
-        Polled::Ended(Asked::Either),
-        Polled::Sole(Asked::Either),
-    ] {
-        assert_eq!(polled(unclear), Verdict::Cause(Cause::WaitPoll));
+    for asked in [Asked::Input, Asked::Output, Asked::Either] {
+        let looked_at = Verdict::Connection(Awaited {
+            asked,
+            polled: true,
+        });
+        assert_eq!(polled(Polled::Ended(asked)), looked_at);
+        assert_eq!(polled(Polled::Sole(asked)), looked_at);
     }
+    assert_eq!(polled(Polled::No), Verdict::Cause(Cause::WaitPoll));
 }
 
 #[test]

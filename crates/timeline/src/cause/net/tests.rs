@@ -7,6 +7,7 @@ use super::Awaited;
 use super::View;
 use super::pieces;
 use crate::cause::Cause;
+use crate::event::Asked;
 use crate::event::Connection;
 use crate::event::NetState;
 use crate::event::Ns;
@@ -15,7 +16,19 @@ use crate::event::Phase;
 use crate::event::ThreadId;
 use crate::rng::Rng;
 
-const AWAITED: [Awaited; 3] = [Awaited::Input, Awaited::Readiness, Awaited::Output];
+const AWAITED: [Awaited; 6] = {
+    const fn awaited(asked: Asked, polled: bool) -> Awaited {
+        Awaited { asked, polled }
+    }
+    [
+        awaited(Asked::Input, false),
+        awaited(Asked::Output, false),
+        awaited(Asked::Either, false),
+        awaited(Asked::Input, true),
+        awaited(Asked::Output, true),
+        awaited(Asked::Either, true),
+    ]
+};
 
 /// Who waits.
 const WAITER: ThreadId = ThreadId(1);
@@ -53,12 +66,7 @@ fn every_nanosecond_has_what_the_rules_say_of_it() {
         let start = rng.between(1, 40);
         let blocked = start..start + rng.between(1, 60);
         for awaited in AWAITED {
-            let view = View {
-                seen: &told,
-                awaited,
-                from: blocked.start,
-                shared: told.reader.is_some(),
-            };
+            let view = View::new(&told, WAITER, awaited, &blocked);
             let pieces = pieces(&told, WAITER, awaited, &blocked);
             let mut at: Ns = blocked.start;
             for piece in &pieces {
