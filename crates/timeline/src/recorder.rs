@@ -249,8 +249,15 @@ impl Recorder {
         }
     }
 
-    fn push_thread(&mut self, info: ThreadInfo) {
+    fn push_thread(&mut self, mut info: ThreadInfo) {
         let id = info.thread;
+        // A thread that is described once more while it ends has lost its numbers and its pointer by
+        // then. What others called it by while it lived stays true.
+        if let Some(old) = self.index.info(id).filter(|_| info.ns_tid == 0) {
+            info.ns_tid = old.ns_tid;
+            info.ns_tgid = old.ns_tgid;
+            info.fs_base = old.fs_base;
+        }
         let new = Named::of(&info);
         let (ended, old) = self.change(id, |thread| {
             let old = thread.info.as_ref().map(Named::of);
