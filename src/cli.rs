@@ -287,6 +287,9 @@ pub(crate) struct LabRunArgs {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) format: FormatArg,
+    /// Show on standard error what `lacuna explain --verbose` would say
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
     /// Make every truth wrong (for tests of the lab itself)
     #[arg(long, hide = true)]
     pub(crate) falsify: bool,

@@ -84,7 +84,7 @@ pub(crate) fn run(args: &LabRunArgs) -> Result<ExitCode> {
         emulated: is_emulated(&root),
         scenarios: Vec::new(),
     };
-    let played = play_all(&wanted, args.falsify, &ending, &mut report);
+    let played = play_all(&wanted, args, &ending, &mut report);
     ending.end_if_told();
     played?;
     let style = render::Style::of(&std::io::stdout(), false);
@@ -109,7 +109,7 @@ fn wanted(args: &LabRunArgs) -> Result<Vec<&'static Scenario>> {
 /// Everything that is made here is gone when this returns.
 fn play_all(
     wanted: &[&'static Scenario],
-    with_lies: bool,
+    args: &LabRunArgs,
     ending: &Ending,
     report: &mut LabReport,
 ) -> Result<()> {
@@ -127,10 +127,14 @@ fn play_all(
         let look = |expected: &Expectation| {
             let answer = agent.answer(&expected.trace_id, &expected.span_id, ending)?;
             let mut expected = expected.clone();
-            if with_lies {
+            if args.falsify {
                 expected.rows.iter_mut().for_each(falsify);
             }
             let verdict = judge(&expected, &answer, accuracy);
+            if args.verbose {
+                let style = render::Style::of(&std::io::stderr(), true);
+                eprint!("{}", render::explanation(&vec![answer].into(), style));
+            }
             verdicts.borrow_mut().push(verdict);
             Ok(())
         };

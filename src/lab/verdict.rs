@@ -22,6 +22,9 @@ use crate::answer::LinkHow;
 use crate::answer::SpanAnswer;
 use crate::answer::Status;
 
+/// The main truth is at least so many times what it may be off by.
+const TELLING: u64 = 4;
+
 /// How near to the truth an answer must be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Accuracy {
@@ -68,6 +71,11 @@ pub(crate) fn judge(expected: &Expectation, answer: &SpanAnswer, accuracy: Accur
     // Nanoseconds that the main cause may be off by are missing, or too many, in the others.
     let main = expected.rows.first();
     let main_slack_ns = main.map_or(0, |row| accuracy.slack_ns(row.truth_ns));
+    // What is hardly more than an answer may be off by proves nothing.
+    if main.is_none_or(|row| row.truth_ns < TELLING * main_slack_ns) {
+        let problem = "what the scenario is about hardly happened".to_owned();
+        verdict.problems.push(problem);
+    }
     for row in &expected.rows {
         let slack_ns = accuracy.slack_ns(row.truth_ns).max(main_slack_ns);
         let (row, problems) = judge_row(row, answer, slack_ns);

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::root::Root;
+use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
@@ -258,11 +259,48 @@ pub fn usage_of_ended(pid: u32) -> io::Result<Usage> {
     })
 }
 
+/// glibc's own mutex, of its plain kind: the lock whose owner is in its memory, where the kernel side
+/// reads it. Those of `std` are futexes without an owner.
+#[derive(Debug)]
+pub struct PthreadMutex(Box<UnsafeCell<libc::pthread_mutex_t>>);
+
+// SAFETY: a mutex is there to be used by several threads at once, and the only use of the cell here is to
+// hand its address to glibc; it does not move, being boxed.
+unsafe impl Sync for PthreadMutex {}
+// SAFETY: which thread drops it does not matter: nobody can hold it then, for that borrows it.
+unsafe impl Send for PthreadMutex {}
+
+impl Default for PthreadMutex {
+    fn default() -> Self {
+        Self(Box::new(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER)))
+    }
+}
+
+impl PthreadMutex {
+    /// Waits for the lock, does `body` with it, and gives it back, also where `body` panics. A thread
+    /// that wants it within `body` waits for ever.
+    pub fn hold<T>(&self, body: impl FnOnce() -> T) -> T {
+        struct Held<'a>(&'a PthreadMutex);
+        impl Drop for Held<'_> {
+            fn drop(&mut self) {
+                // SAFETY: it was initialised, and this thread holds it: `Held` is made only below.
+                unsafe { libc::pthread_mutex_unlock(self.0.0.get()) };
+            }
+        }
+        // SAFETY: it was initialised statically and is at this address for as long as it lives. Locking
+        // a plain mutex cannot fail.
+        unsafe { libc::pthread_mutex_lock(self.0.get()) };
+        let _held = Held(self);
+        body()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::KernelVersion;
     use super::Lockdown;
     use super::Memlock;
+    use super::PthreadMutex;
     use super::hides_processes;
     use super::in_initial_pid_namespace;
     use super::usage_of_ended;
@@ -371,5 +409,27 @@ mod tests {
         assert!(usage.voluntary_switches >= 6, "{usage:?}");
         assert!(usage.minor_faults > 100, "{usage:?}");
         assert!(usage_of_ended(child.id()).is_err(), "nobody is left");
+    }
+
+    #[test]
+    fn a_mutex_lets_one_in_at_a_time_and_survives_a_panic() {
+        let mutex = PthreadMutex::default();
+        let count = std::sync::atomic::AtomicU32::new(0);
+        let relaxed = std::sync::atomic::Ordering::Relaxed;
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        // Not one step, so that it is lost where two are at it at once.
+                        mutex.hold(|| count.store(count.load(relaxed) + 1, relaxed));
+                    }
+                });
+            }
+            scope.spawn(|| {
+                let panics = || mutex.hold(|| panic!("on purpose"));
+                assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+            });
+        });
+        assert_eq!(count.into_inner(), 40_000);
     }
 }

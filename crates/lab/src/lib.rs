@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod actor;
+mod cgroup;
 mod expect;
 mod meter;
 mod otlp;
@@ -57,7 +58,11 @@ pub struct Scenario {
 pub type PartBody = fn(&mut Part) -> anyhow::Result<()>;
 
 /// All of them, in the order in which they are listed and run.
-pub const SCENARIOS: &[Scenario] = &[scenario::cpu_contention::SCENARIO];
+pub const SCENARIOS: &[Scenario] = &[
+    scenario::cpu_contention::SCENARIO,
+    scenario::cpu_throttle::SCENARIO,
+    scenario::lock_owner_preempted::SCENARIO,
+];
 
 /// The scenario of that name.
 pub fn scenario(name: &str) -> Option<&'static Scenario> {

@@ -6,11 +6,10 @@
 //! another. So a reading that a switch tore is taken again, and a span that begins and ends with
 //! readings is exactly what they measure.
 
-use std::fs;
-
-use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+use lacuna_host::Root;
+use lacuna_host::thread::SchedStat;
 use rustix::thread::gettid;
 use rustix::time::ClockId;
 use rustix::time::clock_gettime;
@@ -57,16 +56,16 @@ impl Reading {
     /// The kernel does not tell, or the thread is switched away each time.
     pub(crate) fn take<T>(more: impl Fn() -> Result<T>) -> Result<(Self, T)> {
         for _ in 0..ATTEMPTS {
-            let before = Schedstat::of_this_thread()?;
+            let before = schedstat(std::process::id(), tid())?;
             let unix_ns = ns(ClockId::Realtime);
             let on_cpu_ns = ns(ClockId::ThreadCPUTime);
             let more = more()?;
-            let after = Schedstat::of_this_thread()?;
-            if before.runs == after.runs {
+            let after = schedstat(std::process::id(), tid())?;
+            if before.slices == after.slices {
                 let reading = Self {
                     unix_ns,
                     on_cpu_ns,
-                    queued_ns: after.queued_ns,
+                    queued_ns: after.run_delay_ns,
                 };
                 return Ok((reading, more));
             }
@@ -92,43 +91,16 @@ impl Reading {
     }
 }
 
-/// What the scheduler counts of a thread.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Schedstat {
-    /// On a CPU; of a thread that is on one now, without what has passed since the last tick.
-    pub(crate) on_cpu_ns: u64,
-    /// Queued for one; without the wait that it is in.
-    pub(crate) queued_ns: u64,
-    /// How often it came on a CPU.
-    pub(crate) runs: u64,
-}
-
-impl Schedstat {
-    /// Of the calling thread.
-    pub(crate) fn of_this_thread() -> Result<Self> {
-        Self::read("/proc/thread-self/schedstat")
+/// What the scheduler counted of a thread.
+///
+/// # Errors
+/// The kernel does not tell.
+pub(crate) fn schedstat(tgid: u32, tid: u32) -> Result<SchedStat> {
+    let stat = SchedStat::read(&Root::host(), tgid, tid)?;
+    if stat.slices == 0 {
+        bail!("this kernel has no schedstat");
     }
-
-    /// Of a process's first thread.
-    pub(crate) fn of_process(pid: u32) -> Result<Self> {
-        Self::read(&format!("/proc/{pid}/schedstat"))
-    }
-
-    fn read(path: &str) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-        Self::parse(&text).with_context(|| format!("{path} is {text:?}"))
-    }
-
-    /// Three numbers; kernels without `CONFIG_SCHED_INFO` have three zeros.
-    fn parse(text: &str) -> Option<Self> {
-        let mut numbers = text.split_ascii_whitespace().map(|word| word.parse().ok());
-        let [on_cpu_ns, queued_ns, runs] = [numbers.next()??, numbers.next()??, numbers.next()??];
-        (runs > 0).then_some(Self {
-            on_cpu_ns,
-            queued_ns,
-            runs,
-        })
-    }
+    Ok(stat)
 }
 
 /// The calling thread's id.
@@ -155,17 +127,7 @@ fn ns(clock: ClockId) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::Reading;
-    use super::Schedstat;
     use super::work;
-
-    #[test]
-    fn what_is_no_schedstat_is_refused() {
-        let good = Schedstat::parse("12 34 5\n").unwrap();
-        assert_eq!((good.on_cpu_ns, good.queued_ns, good.runs), (12, 34, 5));
-        for text in ["", "0 0 0\n", "1 2", "1 2 x", "-1 2 3"] {
-            assert_eq!(Schedstat::parse(text), None, "{text:?}");
-        }
-    }
 
     #[test]
     fn the_parts_of_a_thread_are_the_whole() {

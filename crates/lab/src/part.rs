@@ -5,6 +5,8 @@
 
 use std::ffi::CString;
 use std::ffi::OsString;
+use std::fs;
+use std::io::ErrorKind;
 use std::io::Write;
 use std::io::stdin;
 use std::str::FromStr;
@@ -13,6 +15,8 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::anyhow;
 use anyhow::bail;
+use rustix::process::setpriority_process;
+use rustix::process::setsid;
 use rustix::thread::CpuSet;
 use rustix::thread::sched_setaffinity;
 use rustix::thread::set_name;
@@ -117,13 +121,25 @@ pub(crate) fn pin_this_thread(cpu: usize) -> Result<()> {
     sched_setaffinity(None, &set).with_context(|| format!("cannot run on CPU {cpu}"))
 }
 
-/// `hog NAME CPU`: says that it is there, then uses that CPU until it is killed.
+/// `hog NAME CPU NICE`: says that it is there, then uses that CPU until it is killed.
 fn hog(part: &mut Part) -> Result<()> {
-    let (name, cpu): (String, usize) = (part.argument()?, part.argument()?);
-    call_this_thread(&name)?;
-    pin_this_thread(cpu)?;
+    call_this_thread(&part.argument::<String>()?)?;
+    pin_this_thread(part.argument()?)?;
+    take_priority(part.argument()?)?;
     part.say(&())?;
     loop {
         std::hint::spin_loop();
+    }
+}
+
+/// Priority holds between the processes of a session only where each session is scheduled as a whole
+/// (`CONFIG_SCHED_AUTOGROUP`); so this is a session of its own, with that priority too.
+fn take_priority(nice: i32) -> Result<()> {
+    setpriority_process(None, nice).context("cannot change the own priority")?;
+    setsid().context("cannot make a session")?;
+    match fs::write("/proc/self/autogroup", nice.to_string()) {
+        // A kernel that knows no such thing has but the one priority.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        written => written.context("cannot change the session's priority"),
     }
 }

@@ -2,3 +2,5 @@
 //! The scenarios, a file each. Each begins with its story and with where its truth comes from.
 
 pub(crate) mod cpu_contention;
+pub(crate) mod cpu_throttle;
+pub(crate) mod lock_owner_preempted;

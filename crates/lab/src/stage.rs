@@ -119,11 +119,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Starts a process of that name that uses all it gets of a CPU; it is at it when this returns.
+    /// `nice` is its priority, of 0 as usual down to -20: twice the CPU for each three less.
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn hog(&self, name: &str, cpu: usize) -> Result<Actor<'_>, Stop> {
-        let hog = self.start(HOG, &[name.to_owned(), cpu.to_string()])?;
+    pub fn hog(&self, name: &str, cpu: usize, nice: i32) -> Result<Actor<'_>, Stop> {
+        let hog = self.start(HOG, &[name.to_owned(), cpu.to_string(), nice.to_string()])?;
         hog.hear::<()>()?;
         Ok(hog)
     }

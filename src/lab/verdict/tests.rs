@@ -212,3 +212,14 @@ fn emulated_time_asks_for_the_largest() {
     let words = "wait.other is larger than runq.wakeup + runq.preempted";
     assert!(found.problems.iter().any(|problem| problem == words));
 }
+
+#[test]
+fn a_fault_that_did_not_happen_proves_nothing() {
+    let mut expected = expected();
+    expected.rows = vec![Row::of_gap(&["disk.read"], 3 * MS, "clock")];
+    let problems = verdict(&answer(), &expected, Accuracy::Exact).problems;
+    assert!(
+        problems.iter().any(|one| one.contains("hardly happened")),
+        "{problems:?}"
+    );
+}

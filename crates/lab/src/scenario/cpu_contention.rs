@@ -23,7 +23,7 @@ use crate::Stage;
 use crate::Stop;
 use crate::meter::Amounts;
 use crate::meter::Reading;
-use crate::meter::Schedstat;
+use crate::meter::schedstat;
 use crate::meter::work;
 use crate::part::pin_this_thread;
 use crate::service::Service;
@@ -61,7 +61,7 @@ fn play(stage: &Stage<'_>) -> Result<(), Stop> {
     let arguments = [stage.otlp_port().to_string(), cpu.to_string()];
     let mut orders = stage.start("orders", &arguments)?;
     orders.hear::<()>()?;
-    let backups: Result<Vec<_>, Stop> = (0..BACKUPS).map(|_| stage.hog("backup", cpu)).collect();
+    let backups: Result<Vec<_>, Stop> = (0..BACKUPS).map(|_| stage.hog("backup", cpu, 0)).collect();
     let backups = backups?;
     let rivals: Vec<u32> = backups.iter().map(|backup| backup.pid()).collect();
     orders.say(&rivals)?;
@@ -105,7 +105,7 @@ fn serve(part: &mut Part) -> anyhow::Result<()> {
 
     let rivals: Vec<u32> = part.hear()?;
     let ran_ns = || -> anyhow::Result<u64> {
-        let each = rivals.iter().map(|&pid| Schedstat::of_process(pid));
+        let each = rivals.iter().map(|&pid| schedstat(pid, pid));
         each.map(|stat| Ok(stat?.on_cpu_ns)).sum()
     };
     let (begin, rivals_before_ns) = Reading::take(ran_ns)?;
