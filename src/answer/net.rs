@@ -32,6 +32,9 @@ pub(crate) struct ConnectionEvidence {
     /// The largest retransmission timeout, without back-off; 0 where it is not known.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub(crate) rto_ns: u64,
+    /// Several threads wait for it: what was asked last may be another one's.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub(crate) shared_connection: bool,
     /// The thread at the other end, where that is on this host and known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) peer: Option<Peer>,

@@ -41,6 +41,7 @@ pub(super) fn evidence(seen: &NetEvidence, names: &Names<'_>) -> ConnectionEvide
         dropped: seen.drops.iter().map(dropped).collect(),
         srtt_ns: seen.srtt_ns,
         rto_ns: seen.rto_ns,
+        shared_connection: seen.shared,
         peer: peer(seen, names),
     }
 }
@@ -114,6 +115,7 @@ fn in_words(aspect: Aspect) -> Option<&'static str> {
         Aspect::Pacing => "pacing or the send buffer",
         Aspect::PeerHere => return None,
         Aspect::PeerElsewhere => "the peer, or the way back",
+        Aspect::SpokenTo => "the peer spoke last, perhaps not all",
         Aspect::NotKnown => "connection state not known",
     })
 }

@@ -234,6 +234,11 @@ fn befell(connection: &ConnectionEvidence) -> String {
     ] {
         items.extend((many > 0).then(|| format!("{name} {}", grouped(many))));
     }
+    items.extend(
+        connection
+            .shared_connection
+            .then(|| "shared by threads".to_owned()),
+    );
     for dropped in &connection.dropped {
         let (reason, many) = (plain(&dropped.reason), grouped(dropped.count));
         items.push(format!("dropped {many} ({reason})"));

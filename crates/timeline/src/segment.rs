@@ -64,6 +64,8 @@ pub(crate) struct BlockedPart<'r> {
     pub(crate) off: &'r OffCpu,
     /// When the wait began.
     pub(crate) began: Ns,
+    /// Who waits.
+    pub(crate) waiter: ThreadId,
     /// Who held the lock, where it is one.
     pub(crate) owner: Option<ThreadId>,
     /// The cgroup, where it was reclaimed for.

@@ -369,6 +369,7 @@ impl<S: Sink> Walker<'_, '_, S> {
             aspect: is_connection.then_some(Aspect::NotKnown),
             off,
             began: out,
+            waiter: self.id,
             owner: owner.filter(|_| cause == Cause::LockFutex),
             detail: open.filter(|_| in_detour).map_or(0, |piece| piece.detail),
             estimated,

@@ -141,6 +141,10 @@ fn others() -> [(Call, Connection); 8] {
         ])
     };
     let one = |state| seen(vec![phase(90, state, Some(90))]);
+    let shared = Connection {
+        reader: Some(REDIS),
+        ..one(NetState::HEARD)
+    };
     let connect = Connection {
         cut: true,
         retransmits: Retransmits {
@@ -156,7 +160,7 @@ fn others() -> [(Call, Connection); 8] {
         (Call::Recv, one(UNSENT.with(NetState::NAGLE))),
         (Call::Recv, one(UNSENT.with(NetState::CORKED))),
         (Call::Connect, connect),
-        (Call::Recv, one(NetState::HEARD)),
+        (Call::Recv, shared),
         (Call::Recv, one(ASKED.with(NetState::UNFOLLOWED))),
     ]
 }

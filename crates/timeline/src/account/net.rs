@@ -31,6 +31,8 @@ pub struct NetEvidence {
     pub aspects: Vec<(Aspect, Ns)>,
     /// The thread at the other end, where that is here and known.
     pub peer: Option<ThreadId>,
+    /// Another thread had waited for it before: what was asked last may be that one's.
+    pub shared: bool,
     /// Segments sent again because the retransmission timer ran out; this and the next three only where
     /// the time is a retransmission's or a connecting's.
     pub timeouts: u64,
@@ -82,6 +84,7 @@ impl Connections {
             merge(&mut held.seen.aspects, &[(aspect, ns)]);
         }
         if let Some(told) = told {
+            held.seen.shared |= told.reader.is_some_and(|reader| reader != part.waiter);
             let took = matches!(part.cause, Cause::NetRetransmit | Cause::NetConnect);
             let count = took && held.counted.replace(part.began) != Some(part.began);
             held.seen.told(told, count);
@@ -122,6 +125,7 @@ impl NetEvidence {
             ns: 0,
             aspects: Vec::new(),
             peer: None,
+            shared: false,
             timeouts: 0,
             probes: 0,
             fast: 0,
@@ -155,6 +159,7 @@ impl NetEvidence {
         self.ns = self.ns.saturating_add(other.ns);
         merge(&mut self.aspects, &other.aspects);
         self.peer = other.peer.or(self.peer);
+        self.shared |= other.shared;
         self.timeouts = self.timeouts.saturating_add(other.timeouts);
         self.probes = self.probes.saturating_add(other.probes);
         self.fast = self.fast.saturating_add(other.fast);

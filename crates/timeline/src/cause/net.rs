@@ -48,6 +48,9 @@ pub enum Aspect {
     PeerHere,
     /// It is not, as far as this host can see: the peer, or the way back.
     PeerElsewhere,
+    /// The peer spoke last to the end that called `connect`: nothing more was asked, or its answer is not
+    /// complete; TCP does not say which.
+    SpokenTo,
     /// What the connection was like then is not known.
     NotKnown,
 }
@@ -66,6 +69,7 @@ impl Aspect {
             Aspect::Pacing => "pacing-or-buffer",
             Aspect::PeerHere => "peer-on-this-host",
             Aspect::PeerElsewhere => "peer-or-way-back",
+            Aspect::SpokenTo => "peer-spoke-last",
             Aspect::NotKnown => "connection-state-not-known",
         }
     }
@@ -298,8 +302,10 @@ impl<'c> View<'c> {
         if under_way && !(self.is_answered(place) && at >= self.least_arrival(place)) {
             return (Cause::NetAck, None);
         }
-        if !self.peer_owes(place) {
-            return (Cause::NetIdle, None);
+        let turn = self.turn(place);
+        if !self.peer_owes(turn) {
+            let may_go_on = !self.seen.accepted && turn.has(NetState::HEARD);
+            return (Cause::NetIdle, may_go_on.then_some(Aspect::SpokenTo));
         }
         let aspect = match state.has(NetState::HERE) {
             true => Aspect::PeerHere,
@@ -331,13 +337,17 @@ impl<'c> View<'c> {
         sent.saturating_add(self.seen.rtt_min_ns)
     }
 
-    /// Whether it is the other end's turn: the end that called `connect` asks, the other one answers.
-    fn peer_owes(&self, place: usize) -> bool {
+    /// What says whose turn it is.
+    fn turn(&self, place: usize) -> NetState {
         // What arrived in this very wait and did not end it was not all.
         let arrived = |phase: &&Phase| phase.at > self.from && phase.state.has(NetState::HEARD);
         let since = self.phases()[..=place].iter().rev().take_while(arrived);
         let turn = place.saturating_sub(since.count());
-        let turn = self.phases()[turn].state;
+        self.phases()[turn].state
+    }
+
+    /// Whether it is the other end's turn: the end that called `connect` asks, the other one answers.
+    fn peer_owes(&self, turn: NetState) -> bool {
         match self.seen.accepted {
             // Whoever looks after several connections does not wait for what another thread works on.
             true => turn.has(NetState::HEARD) && !(self.shared && self.awaited.polled),

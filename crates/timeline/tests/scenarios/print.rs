@@ -112,6 +112,9 @@ fn connection(text: &mut String, net: &NetEvidence) {
             let _ = write!(text, ", {name} {value}");
         }
     }
+    if net.shared {
+        text.push_str(", shared");
+    }
     for dropped in &net.drops {
         let Dropped {
             count,
