@@ -25,6 +25,7 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::ensure;
 
+use crate::ending;
 use crate::image::Image;
 use crate::list::Boot;
 use crate::list::Cgroup;
@@ -107,7 +108,9 @@ pub(crate) fn run(
         rustix::process::geteuid().is_root(),
         "the matrix needs root: it shares the host's files with a guest"
     );
-    let folder = tempfile::Builder::new().prefix("lacuna-vm-").tempdir()?;
+    let folder = tempfile::Builder::new()
+        .prefix(&ending::prefix())
+        .tempdir()?;
     let folder = folder.path();
     let mark = mark();
     fs::write(folder.join("script"), script(&mark, jobs))?;

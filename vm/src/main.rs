@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
 
 mod document;
+mod ending;
 mod fetch;
 mod guest;
 mod image;
@@ -96,7 +97,16 @@ struct MatrixArgs {
 }
 
 fn main() -> ExitCode {
-    match Args::parse().what {
+    let what = Args::parse().what;
+    let done = ending::clean_up_at_signals().and_then(|()| perform(what));
+    done.unwrap_or_else(|error| {
+        eprintln!("lacuna-vm: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn perform(what: What) -> Result<ExitCode> {
+    match what {
         What::Matrix(args) => matrix::run(&args, &root()),
         What::Document => matrix::document(&root()),
         What::Fetch { kernels } => matrix::fetch(&kernels, &root()),
@@ -107,10 +117,6 @@ fn main() -> ExitCode {
             command,
         } => run(&kernel, &boot, Duration::from_secs(limit), command),
     }
-    .unwrap_or_else(|error| {
-        eprintln!("lacuna-vm: {error:#}");
-        ExitCode::FAILURE
-    })
 }
 
 /// The root of the repository.

@@ -73,8 +73,11 @@ static __always_inline bool has_queue_clock(void)
 
 /*
  * Throttled time of the leaf queue. Before 6.6 there is none in wall time; the growth of the PELT
- * clock's stopped time is an estimate. 5.19 (64eaf50731ac "sched/fair: Fix cfs_rq_clock_pelt() for
- * throttled cfs_rq") renamed that field, and was carried back to 5.10. Without: tests/throttle.rs.
+ * clock's stopped time is an estimate: that clock leaves out interrupt and steal time where the kernel
+ * accounts for them, is slow while the CPU is busy below its full speed, and is put right when it idles.
+ * None of this happens in an emulated guest, where the two agree. 5.19 (64eaf50731ac "sched/fair: Fix
+ * cfs_rq_clock_pelt() for throttled cfs_rq") renamed that field, and was carried back to 5.10. Without:
+ * tests/throttle.rs.
  */
 static __always_inline u64 queue_throttled_ns(struct cfs_rq *queue)
 {
