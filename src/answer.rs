@@ -188,6 +188,10 @@ pub(crate) struct Evidence {
     /// The TCP connections that it waited for, the largest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) connections: Vec<ConnectionEvidence>,
+    /// Other spans that began and ended on the same thread meanwhile, and how much of this time fell
+    /// within each; the largest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) spans: Vec<SpanWithin>,
     /// Anything else, by name.
     #[serde(flatten)]
     pub(crate) more: BTreeMap<String, serde_json::Value>,
@@ -238,6 +242,15 @@ pub(crate) struct SpanRef {
     pub(crate) name: String,
     /// Its service.
     pub(crate) service: String,
+}
+
+/// Time that fell within another span.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct SpanWithin {
+    #[serde(flatten)]
+    pub(crate) span: SpanRef,
+    /// How much.
+    pub(crate) ns: u64,
 }
 
 /// `lacuna.run/1`: where the time of a command went.

@@ -18,6 +18,7 @@ mod origin;
 mod place;
 mod question;
 mod second_look;
+mod served;
 mod shared;
 mod spans;
 mod subject;

@@ -9,12 +9,14 @@ mod causes;
 mod conceal;
 mod names;
 mod net;
+mod others;
 mod span;
 
 pub(crate) use causes::causes;
 pub(crate) use conceal::conceal_others;
 pub(crate) use names::CgroupNames;
 pub(crate) use names::Names;
+pub(crate) use others::Other;
 pub(crate) use span::Facts;
 pub(crate) use span::SpanWindow;
 pub(crate) use span::answer;

@@ -41,6 +41,7 @@ use super::question::Ask;
 use super::question::Asked;
 use super::second_look::Refused;
 use super::second_look::SecondLook;
+use super::served::Served;
 use super::shared::Shared;
 use super::shared::lock;
 use super::spans::Counted;
@@ -69,6 +70,7 @@ pub(crate) struct Explainer {
     /// Spans to be answered, soonest end first.
     pending: BinaryHeap<Reverse<(Ns, SpanKey)>>,
     second_look: SecondLook,
+    served: Served,
     asked: Vec<Asked>,
     changed: watch::Sender<u64>,
 }
@@ -89,6 +91,7 @@ impl Explainer {
             kinds: Kinds::default(),
             pending: BinaryHeap::new(),
             second_look: SecondLook::default(),
+            served: Served::default(),
             asked: Vec::new(),
             changed,
         }
@@ -340,7 +343,14 @@ impl Explainer {
             Some(of_join) => self.joiner.join(&of_join, whereabouts),
             None => subject.unjoined(),
         };
-        let answer = answer(&facts, &joined, &names);
+        let window = facts.window.start..facts.window.end;
+        let others = joined
+            .thread
+            .map(|thread| self.served.within(thread, &window, facts.span));
+        let answer = answer(&facts, &joined, &others.unwrap_or_default(), &names);
+        if let Some(thread) = joined.thread {
+            self.served.note(thread, window, facts.span);
+        }
         // The identities are checked on what goes out, not only in tests (invariant 3).
         if answer.check().is_err() {
             shared.violations.fetch_add(1, Ordering::Relaxed);

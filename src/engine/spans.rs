@@ -513,7 +513,8 @@ fn bytes_of(answer: &SpanAnswer) -> usize {
         causes
             .iter()
             .map(|cause| {
-                2 + cause.culprits.len() + cause.chain.len() + cause.evidence.stack.len() / 2
+                let seen = cause.evidence.stack.len() / 2 + cause.evidence.spans.len();
+                2 + cause.culprits.len() + cause.chain.len() + seen
             })
             .sum()
     };

@@ -113,6 +113,7 @@ fn evidence(share: &Share, names: &Names<'_>) -> Evidence {
             .iter()
             .map(|seen| net::evidence(seen, names))
             .collect(),
+        spans: Vec::new(),
         more,
     }
 }

@@ -30,7 +30,9 @@ use crate::otlp::SpanIn;
 use crate::otlp::hex;
 
 use super::Names;
+use super::Other;
 use super::causes;
+use super::others;
 
 /// How many threads of a process are accounted beside a span that no thread could be named for.
 const PROCESS_THREADS_MAX: usize = 256;
@@ -114,7 +116,13 @@ pub(crate) fn gap_windows(span: Range<Ns>, children: &[Range<Ns>]) -> Vec<Range<
 }
 
 /// The answer for a span whose thread is settled, one way or the other, behind the horizon.
-pub(crate) fn answer(facts: &Facts<'_>, joined: &Joined, names: &Names<'_>) -> SpanAnswer {
+/// `others` are other spans that its thread served meanwhile.
+pub(crate) fn answer(
+    facts: &Facts<'_>,
+    joined: &Joined,
+    others: &[Other<'_>],
+    names: &Names<'_>,
+) -> SpanAnswer {
     let span = facts.window.start..facts.window.end;
     let gap = gap_windows(span.clone(), facts.children);
     let account = |windows: &[Range<Ns>], suspended_ns| {
@@ -138,7 +146,10 @@ pub(crate) fn answer(facts: &Facts<'_>, joined: &Joined, names: &Names<'_>) -> S
         .process
         .filter(|_| joined.how == How::Process)
         .map(|process| process_view(process, facts.window, names));
-    let gap_causes = causes(&of_gap, names);
+    let mut gap_causes = causes(&of_gap, names);
+    if let Some(thread) = joined.thread {
+        others::add(&mut gap_causes, thread, &gap, others, names);
+    }
     // Most spans have no children: then the gap is all of it.
     let span_causes = match of_span {
         Some(of_span) => causes(&of_span, names),

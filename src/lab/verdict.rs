@@ -82,9 +82,14 @@ pub(crate) fn judge(expected: &Expectation, answer: &SpanAnswer, accuracy: Accur
         verdict.rows.push(row);
         verdict.problems.extend(problems);
     }
+    let lost = answer.reach.lost_records;
     match accuracy {
         Accuracy::Exact => verdict.problems.extend(others(expected, answer)),
         Accuracy::Emulated => verdict.problems.extend(larger(expected, answer)),
+    }
+    if lost > 0 && !verdict.problems.is_empty() {
+        let problem = format!("{lost} kernel records were lost: the machine was too busy");
+        verdict.problems.push(problem);
     }
     verdict
 }
@@ -100,6 +105,7 @@ fn judge_row(row: &Row, answer: &SpanAnswer, slack_ns: u64) -> (LabRow, Vec<Stri
     for must in &row.musts {
         let problem = match must {
             Must::Blame { name, truth_ns } => seen.blame(name, truth_ns.as_ref(), slack_ns),
+            Must::Within { span, truth_ns } => seen.within(span, *truth_ns, slack_ns),
             Must::Evidence { key, text } => seen.evidence(key, text),
         };
         problems.extend(problem.map(|problem| format!("{name}: {problem}")));
@@ -108,11 +114,7 @@ fn judge_row(row: &Row, answer: &SpanAnswer, slack_ns: u64) -> (LabRow, Vec<Stri
         cause: name,
         truth_ns: row.truth_ns,
         answer_ns: seen.ns,
-        culprit: seen
-            .named()
-            .into_iter()
-            .next()
-            .map_or(String::new(), |one| one.0),
+        culprit: seen.culprit(),
         truth_from: row.truth_from.to_owned(),
         right: problems.is_empty(),
     };
@@ -162,6 +164,14 @@ impl<'a> Seen<'a> {
         }
     }
 
+    /// Who is named first: a culprit, else another span that it was within.
+    fn culprit(&self) -> String {
+        let mut spans = self.causes.iter().flat_map(|cause| &cause.evidence.spans);
+        let named = self.named().into_iter().next().map(|one| one.0);
+        let named = named.or_else(|| Some(spans.next()?.span.name.clone()));
+        named.unwrap_or_default()
+    }
+
     /// Everybody who is named, those of one name together, who had most first.
     fn named(&self) -> Vec<(String, u64)> {
         let mut named: Vec<(String, u64)> = Vec::new();
@@ -203,6 +213,17 @@ impl<'a> Seen<'a> {
             format!(
                 "{name} is blamed for {least} (with the unnamed {most}), and had {from} to {to}"
             )
+        })
+    }
+
+    /// Of its time so much was within another span.
+    fn within(&self, span: &str, truth_ns: u64, slack_ns: u64) -> Option<String> {
+        let spans = self.causes.iter().flat_map(|cause| &cause.evidence.spans);
+        let those = spans.filter(|within| within.span.name == span);
+        let within_ns: u64 = those.map(|within| within.ns).sum();
+        (within_ns.abs_diff(truth_ns) > slack_ns).then(|| {
+            let (within, truth) = (ms(within_ns), ms(truth_ns));
+            format!("{within} of it were within {span}, instead of {truth}")
         })
     }
 

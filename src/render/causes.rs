@@ -114,6 +114,7 @@ impl Group<'_> {
         if let Some(owner) = owner.filter(|_| !chain.is_empty()) {
             pieces.push(blame::chain(chain, owner, column, style));
         }
+        pieces.extend(self.others(column));
         pieces.extend(
             self.parts
                 .iter()
@@ -128,6 +129,16 @@ impl Group<'_> {
             pieces.push(format!("({} of it estimated)", column.show(estimated_ns)));
         }
         pieces.join("  ")
+    }
+
+    /// The other span of its thread that most of this time fell within.
+    fn others(&self, column: Column) -> Option<String> {
+        let all = self.parts.iter().flat_map(|part| &part.evidence.spans);
+        let most = all.max_by_key(|within| within.ns)?;
+        let name = plain(&most.span.name);
+        column
+            .resolves(most.ns)
+            .then(|| format!("within {name} {}", column.show(most.ns)))
     }
 
     /// What it waited for, where that has a name; where in the kernel, where the cause says too little.
@@ -187,6 +198,14 @@ impl Group<'_> {
             for connection in &part.evidence.connections {
                 line("connection", &ends(connection));
                 line("seen", &befell(connection));
+            }
+            for within in &part.evidence.spans {
+                let span = &within.span;
+                let [name, service] = [&span.name, &span.service].map(|text| plain(text));
+                let [trace, id] = [&span.trace_id, &span.span_id].map(|text| plain(text));
+                let ns = Column::EXACT.show(within.ns);
+                let place = format!("{name} of {service} (span {id} of trace {trace}) {ns}");
+                line("within", &place);
             }
             for (key, value) in &part.evidence.more {
                 line(&plain(key), &plain(&value.to_string()));

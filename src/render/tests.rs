@@ -11,6 +11,7 @@ use super::Style;
 use super::events;
 use super::explanation;
 use super::json;
+use super::lab;
 use super::plain;
 use super::plain::plain_up_to;
 use super::quantity::Column;
@@ -20,7 +21,12 @@ use super::quantity::percent;
 use super::run;
 use crate::answer::EventsReport;
 use crate::answer::Explanation;
+use crate::answer::LabReport;
+use crate::answer::LabRow;
+use crate::answer::LabSchema;
 use crate::answer::RunReport;
+use crate::answer::ScenarioReport;
+use crate::answer::ScenarioStatus;
 
 const PIPE: Style = Style {
     colour: false,
@@ -114,6 +120,44 @@ fn the_opening_story() {
 #[test]
 fn a_tree_of_services_with_a_lock_and_its_chain() {
     compare_explanation("tree", &["pipe", "verbose"]);
+}
+
+#[test]
+fn a_request_within_which_the_thread_served_another() {
+    compare_explanation("event-loop", &["pipe", "verbose"]);
+}
+
+#[test]
+fn truth_and_answer_side_by_side() {
+    let row = |cause: &str, truth_ns, answer_ns, culprit: &str, right| LabRow {
+        cause: cause.to_owned(),
+        truth_ns,
+        answer_ns,
+        culprit: culprit.to_owned(),
+        truth_from: "a clock".to_owned(),
+        right,
+    };
+    let scenario = |name: &str, status, why: &str, rows| ScenarioReport {
+        name: name.to_owned(),
+        status,
+        why: why.to_owned(),
+        rows,
+    };
+    let rows = vec![
+        row("throttle", 1_239_304_000, 1_239_290_400, "/a\u{7}", true),
+        row("cpu", 150_000_000, 158_200_000, "", false),
+    ];
+    let report = LabReport {
+        schema: LabSchema::default(),
+        kernel: "6.1".to_owned(),
+        emulated: false,
+        scenarios: vec![
+            scenario("good", ScenarioStatus::Passed, "", rows[..1].to_vec()),
+            scenario("bad", ScenarioStatus::Failed, "cpu: no; more", rows),
+            scenario("nix", ScenarioStatus::NotRun, "no cgroups", Vec::new()),
+        ],
+    };
+    compare("lab", &["pipe", "terminal"], |style| lab(&report, style));
 }
 
 #[test]

@@ -62,6 +62,13 @@ pub enum Must {
         /// have most of the time.
         truth_ns: Option<RangeInclusive<u64>>,
     },
+    /// Of this time so much fell within another span of that name, nanoseconds.
+    Within {
+        /// The other span's name.
+        span: &'static str,
+        /// How much.
+        truth_ns: u64,
+    },
     /// The evidence of that name has this in it.
     Evidence {
         /// `object`, `call`, or any other key.

@@ -62,6 +62,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario::cpu_contention::SCENARIO,
     scenario::cpu_throttle::SCENARIO,
     scenario::lock_owner_preempted::SCENARIO,
+    scenario::event_loop::SCENARIO,
 ];
 
 /// The scenario of that name.

@@ -3,4 +3,5 @@
 
 pub(crate) mod cpu_contention;
 pub(crate) mod cpu_throttle;
+pub(crate) mod event_loop;
 pub(crate) mod lock_owner_preempted;

@@ -39,10 +39,15 @@ fn expected() -> Expectation {
             queued.must(blame(Some(640 * MS..=690 * MS))),
             Row::of_gap(&["lock.futex"], 100 * MS, "clock"),
             lock.must(blame(None)),
-            Row::of_gap(&["cpu"], 195 * MS, "CPU clock").must(Must::Evidence {
-                key: "object",
-                text: "ledger".to_owned(),
-            }),
+            Row::of_gap(&["cpu"], 195 * MS, "CPU clock")
+                .must(Must::Evidence {
+                    key: "object",
+                    text: "ledger".to_owned(),
+                })
+                .must(Must::Within {
+                    span: "report",
+                    truth_ns: 120 * MS,
+                }),
         ],
     }
 }
@@ -59,6 +64,11 @@ fn cause(name: &str, ms: u64, culprits: &Value, chain: &Value) -> Value {
         "cause": name, "ns": ms * MS, "count": 1, "state": sums, "estimated_ns": 0,
         "culprits": culprits, "evidence": {"object": "the ledger"}, "chain": chain,
     })
+}
+
+fn within(name: &str, ms: u64) -> Value {
+    let ids = ("3".repeat(32), "4".repeat(16));
+    json!({"trace_id": ids.0, "span_id": ids.1, "name": name, "service": "x", "ns": ms * MS})
 }
 
 fn culprit(kind: &str, name: &str, ms: u64) -> Value {
@@ -78,12 +88,14 @@ fn answer() -> Value {
         "tid": 8, "pid": 7, "comm": "ledger", "how": "held", "cause": "runq.preempted",
         "ns": 90 * MS, "culprits": [culprit("thread", "backup", 89)],
     }]);
+    let mut cpu = cause("cpu", 195, &json!([]), &json!([]));
+    cpu["evidence"]["spans"] = json!([within("report", 120), within("other", 9)]);
     let causes = json!([
         cause("runq.preempted", 650, &blame, &json!([])),
         cause("runq.wakeup", 50, &woken, &json!([])),
         cause("lock.futex", 100, &json!([]), &chain),
         cause("wait.other", 5, &json!([]), &json!([])),
-        cause("cpu", 195, &json!([]), &json!([])),
+        cpu,
     ]);
     json!({
         "trace_id": "1", "span_id": "2", "parent_span_id": "", "name": "x", "service": "x",
@@ -177,6 +189,10 @@ fn each_way_to_be_wrong_has_its_words() {
     wrong(
         |answer| answer["causes"][4]["evidence"] = json!({"object": "a journal"}),
         "and not ledger",
+    );
+    wrong(
+        |answer| answer["causes"][4]["evidence"]["spans"] = json!([within("other", 120)]),
+        "cpu: 0.000 ms of it were within report, instead of 120.000 ms",
     );
     wrong(
         |answer| answer["causes"][4]["evidence"] = json!({}),
