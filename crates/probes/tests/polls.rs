@@ -454,3 +454,31 @@ fn root_descriptors_that_come_and_go_are_never_mistaken() {
     let named = tids.map(|tid| named_rightly(&session, session.id(tid), &made));
     assert!(named[0] + named[1] > 0, "{named:?}");
 }
+
+#[test]
+fn root_a_connection_with_bytes_was_ready_for_input_whatever_was_asked() {
+    let sources = Arc::new(vec![polling::connection(), polling::pipe()]);
+    let how = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
+    let set = polling::set(&sources, how);
+    // What can be written to is ready as it comes into the set.
+    while polling::epoll_wait(&set, Some(Duration::ZERO))
+        .ready
+        .is_some()
+    {}
+    let times = sources.len();
+    let (session, thread, log) = waits(&sources, times, move |_| polling::epoll_wait(&set, None));
+    for (source, wait) in sources.iter().zip(&log) {
+        let sleep = session.sleep_of(thread, Call::EpollWait, wait);
+        let asked = match session.object_of(sleep).kind {
+            ObjectKind::Tcp(_) => Asked::Input,
+            _ => Asked::Either,
+        };
+        assert!(source.is(session.object_of(sleep)), "{}", source.name);
+        assert_eq!(
+            sleep.off.wait.polled,
+            Polled::Ended(asked),
+            "{}",
+            source.name
+        );
+    }
+}

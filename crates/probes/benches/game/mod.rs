@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The load of the benchmarks: two threads on one CPU that do nothing but switch.
+//! The load of the benchmarks: two threads on one CPU that do nothing but switch, waiting for each other in
+//! a read or in an epoll wait.
 
+use rustix::event::epoll;
+use rustix::event::epoll::EventFlags;
 use rustix::thread::CpuSet;
 use std::error::Error;
 use std::io::PipeReader;
 use std::io::PipeWriter;
 use std::io::Read;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -40,9 +44,14 @@ pub(crate) struct PingPong {
 }
 
 impl PingPong {
-    pub(crate) fn start() -> Result<PingPong, Failure> {
+    /// Starts it; `polls`: each side asks epoll before it reads.
+    pub(crate) fn start(polls: bool) -> Result<PingPong, Failure> {
         let (from_ask, to_answer) = std::io::pipe()?;
         let (from_answer, to_ask) = std::io::pipe()?;
+        let (from_ask, from_answer) = (
+            Input::new(from_ask, polls)?,
+            Input::new(from_answer, polls)?,
+        );
         let stop = Arc::new(AtomicBool::new(false));
         let asked = stop.clone();
         Ok(PingPong {
@@ -63,22 +72,53 @@ impl PingPong {
     }
 }
 
-fn ask(mut from: PipeReader, mut to: PipeWriter, stop: &AtomicBool) -> Result<f64, Failure> {
+/// What a side reads from, and where it waits for it.
+struct Input {
+    pipe: PipeReader,
+    set: Option<OwnedFd>,
+}
+
+impl Input {
+    fn new(pipe: PipeReader, polls: bool) -> Result<Input, Failure> {
+        if !polls {
+            return Ok(Input { pipe, set: None });
+        }
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&set, &pipe, epoll::EventData::new_u64(0), EventFlags::IN)?;
+        Ok(Input {
+            pipe,
+            set: Some(set),
+        })
+    }
+
+    /// The next byte; `false`: there are no more.
+    fn next(&mut self) -> Result<bool, Failure> {
+        if let Some(set) = &self.set {
+            let mut events = [epoll::Event {
+                flags: EventFlags::empty(),
+                data: epoll::EventData::new_u64(0),
+            }];
+            epoll::wait(set, &mut events, None)?;
+        }
+        Ok(self.pipe.read(&mut [0])? == 1)
+    }
+}
+
+fn ask(mut from: Input, mut to: PipeWriter, stop: &AtomicBool) -> Result<f64, Failure> {
     pin()?;
     let (begun, mut count) = (Instant::now(), 0_u32);
     while !stop.load(Ordering::Relaxed) {
         to.write_all(b"x")?;
-        from.read_exact(&mut [0])?;
+        from.next()?;
         count += 1;
     }
     Ok(f64::from(count) / begun.elapsed().as_secs_f64())
 }
 
-fn answer(mut from: PipeReader, mut to: PipeWriter) -> Result<(), Failure> {
+fn answer(mut from: Input, mut to: PipeWriter) -> Result<(), Failure> {
     pin()?;
-    let mut byte = [0];
-    while from.read(&mut byte)? == 1 {
-        if to.write_all(&byte).is_err() {
+    while from.next()? {
+        if to.write_all(b"x").is_err() {
             break;
         }
     }

@@ -54,7 +54,7 @@ pub(crate) fn print() -> Result<(), Failure> {
         },
         Box::new(|_| Vec::new()),
     )?;
-    let game = PingPong::start()?;
+    let game = PingPong::start(false)?;
     let mut costs: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for _ in 0..WINDOWS {
         let before = runs_of("piece_");

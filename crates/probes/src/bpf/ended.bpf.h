@@ -89,12 +89,33 @@ static __always_inline bool signalled(struct task_struct *task)
 	return pending & ~task->blocked.sig[0] || task->jobctl & JOBCTL_STOPS;
 }
 
+static __always_inline u16 read_half(u64 address)
+{
+	return read_word(address);
+}
+
+/* Whether a file is a TCP socket that has got something to read: it is told before its waiters are. */
+static __always_inline bool has_input(struct resolved_file *file)
+{
+	u16 mode = read_half(file->inode + bpf_core_field_offset(struct inode, i_mode));
+	u64 sk;
+
+	if ((mode & S_IFMT) != S_IFSOCK)
+		return false;
+	sk = read_pointer(file->private_data + bpf_core_field_offset(struct socket, sk));
+	if (read_half(sk + bpf_core_field_offset(struct sock, sk_protocol)) != IPPROTO_TCP)
+		return false;
+	return read_word(sk + bpf_core_field_offset(struct tcp_sock, rcv_nxt)) !=
+	       read_word(sk + bpf_core_field_offset(struct tcp_sock, copied_seq));
+}
+
 /* The one file that the instance has ready; of several none is told. */
 static __always_inline void note_ready(struct cpu_state *cpu, struct thread_state *state)
 {
 	u64 list = state->epoll + bpf_core_field_offset(struct eventpoll, rdllist);
 	u64 link = read_pointer(list);
 	u64 item, file;
+	u32 asked;
 
 	if (link == list || link != read_pointer(list + sizeof(link)))
 		return;
@@ -105,8 +126,10 @@ static __always_inline void note_ready(struct cpu_state *cpu, struct thread_stat
 	if (!file)
 		return;
 	state->ended = resolve_file(cpu, &state->ready, (struct file *)file);
-	state->told = FLAG_ENDED |
-		asks(read_word(item + bpf_core_field_offset(struct epitem, event.events)));
+	asked = asks(read_word(item + bpf_core_field_offset(struct epitem, event.events)));
+	if (asked == (FLAG_INPUT | FLAG_OUTPUT) && has_input(&state->ready))
+		asked = FLAG_INPUT;
+	state->told = FLAG_ENDED | asked;
 }
 
 /* At the waking of a thread that polls, on the waker's CPU. */

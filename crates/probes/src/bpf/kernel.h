@@ -103,6 +103,7 @@ enum {
 	S_IFMT = 0170000,
 	S_IFSOCK = 0140000,
 	ANON_INODE_FS = 0x09041934,
+	IPPROTO_TCP = 6,
 	TCP_SYN_SENT = 2,
 	TCP_LISTEN = 10,
 };
@@ -338,6 +339,11 @@ struct sock {
 
 struct socket {
 	struct sock *sk;
+};
+
+struct tcp_sock {
+	u32 rcv_nxt;
+	u32 copied_seq;
 };
 
 typedef struct {

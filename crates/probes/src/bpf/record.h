@@ -43,7 +43,7 @@ enum record_flags {
 	FLAG_ENDED = 1 << 8,     /* `object` alone was ready as the thread was woken from an epoll wait */
 	FLAG_SOLE = 1 << 9,      /* `object` alone was asked about, and no signal was there at the waking */
 	FLAG_INPUT = 1 << 11,    /* with one of these: it was asked whether it could be read */
-	FLAG_OUTPUT = 1 << 12,   /* the same, written */
+	FLAG_OUTPUT = 1 << 12,   /* the same, written; not for a connection that had something to read */
 };
 
 enum wait_entry {

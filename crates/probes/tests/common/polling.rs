@@ -164,7 +164,7 @@ fn listener() -> Source {
 }
 
 /// What a wait for a connection's bytes was is not told apart by the connection's kind alone.
-fn connection() -> Source {
+pub fn connection() -> Source {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (other, _) = listener.accept().unwrap();

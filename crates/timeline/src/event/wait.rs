@@ -86,7 +86,8 @@ pub enum Asked {
     Input,
     /// Whether it can be written to, which of a connection also says that it is made.
     Output,
-    /// Both, or only errors and hang-ups.
+    /// Both, or only errors and hang-ups. (A TCP connection that had something to read as the thread was
+    /// woken from an epoll wait is always [`Asked::Input`].)
     Either,
 }
 
