@@ -136,8 +136,10 @@ static __always_inline void note_ready(struct cpu_state *cpu, struct thread_stat
 static __noinline int note_end(struct cpu_state *cpu, struct thread_state *state,
 			       struct task_struct *task)
 {
-	state->told = state->asked && !signalled(task) ? state->asked : 0;
-	if (state->epoll && has_ready_list())
+	state->told = 0;
+	if (!(state->asked & FLAG_ENDED))
+		state->told = signalled(task) ? 0 : state->asked;
+	else if (has_ready_list())
 		note_ready(cpu, state);
 	return 0;
 }

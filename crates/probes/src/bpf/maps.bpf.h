@@ -122,10 +122,10 @@ struct thread_state {
 	u64 out;     /* 0: on a CPU, or not seen */
 	u64 waking;
 	u64 waker;
-	u64 epoll; /* the instance that it waits on, since the switch-out; 0: none */
-	u64 ended; /* the object that was ready at the waking, where `told` says so */
-	u32 asked; /* flags of what it polls alone, since the switch-out; 0: nothing */
+	u32 asked; /* FLAG_SOLE or FLAG_ENDED: what the waking is to look for; 0: it does not poll */
 	u32 told;  /* flags of what the waking told of that; 0: nothing, or not woken yet */
+	u64 epoll; /* the instance that it waits on, where `asked` has FLAG_ENDED */
+	u64 ended; /* the object that was ready, where `told` has it */
 	u64 run_delay; /* at switch-out */
 	u64 runs;      /* how often it had come on a CPU, at switch-out or as `asleep_since` was set */
 	u64 asleep_since; /* off the CPU from then on, where it was never seen to switch; 0: not known */

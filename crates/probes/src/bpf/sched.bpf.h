@@ -69,9 +69,10 @@ static __always_inline void come_in(struct cpu_state *cpu, struct thread_state *
 	state->out = 0;
 	state->waking = 0;
 	state->waker = ID_UNKNOWN;
-	state->epoll = 0;
-	state->asked = 0;
-	state->told = 0;
+	if (state->asked) {
+		state->asked = 0;
+		state->told = 0;
+	}
 	state->migrated_at = 0;
 	state->migrated_ns = 0;
 	state->flags &= ~THREAD_THROTTLED;
@@ -326,7 +327,7 @@ static __always_inline void waking(struct task_struct *task)
 	throttle_woken(state, task);
 	state->waker = waker_now(cpu);
 	state->waking = bpf_ktime_get_ns();
-	if (state->epoll || state->asked)
+	if (state->asked)
 		note_end(cpu, state, task);
 }
 

@@ -52,8 +52,11 @@ static __always_inline void read_objects(struct cpu_state *cpu, struct thread_st
 		fd = descriptor_of(state, class);
 		if (fd >= 0)
 			wait->object = resolve(cpu, state, task, fd);
-		if (class == CALL_EPOLL && wait->object && wait->state & TASK_INTERRUPTIBLE)
+		if (class == CALL_EPOLL && wait->object && wait->state & TASK_INTERRUPTIBLE) {
 			state->epoll = state->resolved.private_data;
+			barrier(); /* a waking that sees the other sees this */
+			state->asked = FLAG_ENDED;
+		}
 	}
 }
 
