@@ -81,10 +81,11 @@ fn evidence(share: &Share, names: &Names<'_>) -> Evidence {
     if let Some(&(waker, _)) = seen.wakers.first() {
         more.insert("woken_by".to_owned(), woken_by(waker, names).into());
     }
-    let polled = seen.polled.first();
-    if let Some((how, asked)) = polled.and_then(|&(polled, _)| how_polled(polled)) {
-        more.insert("polled".to_owned(), how.into());
-        more.insert("asked".to_owned(), asked.into());
+    // Beside waits of other kinds the largest alone would say nothing.
+    if !seen.polled.is_empty() {
+        let polled = seen.polled.iter();
+        let polled = polled.map(|&(polled, ns)| (how_polled(polled), ns.into()));
+        more.insert("polled".to_owned(), Value::Object(polled.collect()));
     }
     if seen.throttled > 0 {
         more.insert("throttled_waits".to_owned(), seen.throttled.into());
@@ -119,18 +120,17 @@ fn evidence(share: &Share, names: &Names<'_>) -> Evidence {
 }
 
 /// How the object of a poll-like wait stands to its end, and what it was asked.
-fn how_polled(polled: Polled) -> Option<(&'static str, &'static str)> {
+fn how_polled(polled: Polled) -> String {
     let (how, asked) = match polled {
-        Polled::No => return None,
+        Polled::No => return "not known".to_owned(),
         Polled::Ended(asked) => ("ended by it", asked),
         Polled::Sole(asked) => ("for it alone, or a timeout", asked),
     };
-    let asked = match asked {
-        Asked::Input => "input",
-        Asked::Output => "output",
-        Asked::Either => "input or output",
-    };
-    Some((how, asked))
+    match asked {
+        Asked::Input => format!("{how}: input"),
+        Asked::Output => format!("{how}: output"),
+        Asked::Either => format!("{how}: input or output"),
+    }
 }
 
 fn woken_by(waker: Waker, names: &Names<'_>) -> String {
