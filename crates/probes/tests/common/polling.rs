@@ -37,11 +37,12 @@ use std::time::Duration;
 /// System call numbers of the calls that the tests wait in: poll, epoll_wait, pselect6, ppoll, epoll_pwait.
 const POLL_CALLS: [u32; 5] = [7, 232, 270, 271, 281];
 
-/// A descriptor, what makes it ready, and what a wait that it ends must be called.
+/// A descriptor, what makes it ready, and what a wait that it ends must be called; `None`: that hangs on more
+/// than what it is.
 pub struct Source {
     pub name: &'static str,
     pub fd: OwnedFd,
-    pub cause: Cause,
+    pub cause: Option<Cause>,
     is_output: bool,
     is_kind: fn(&ObjectKind) -> bool,
     act: Box<dyn Fn() + Send + Sync>,
@@ -76,7 +77,7 @@ impl Source {
 fn source(
     name: &'static str,
     fd: impl Into<OwnedFd>,
-    (is_kind, cause): (fn(&ObjectKind) -> bool, Cause),
+    (is_kind, cause): (fn(&ObjectKind) -> bool, Option<Cause>),
     act: impl Fn() + Send + Sync + 'static,
 ) -> Source {
     let fd = fd.into();
@@ -95,7 +96,7 @@ fn source(
 pub fn pipe() -> Source {
     let (end, other) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
     let kind = |kind: &ObjectKind| *kind == ObjectKind::Pipe;
-    source("pipe", end, (kind, Cause::WaitPipe), move || {
+    source("pipe", end, (kind, Some(Cause::WaitPipe)), move || {
         rustix::io::write(&other, b"x").unwrap();
     })
 }
@@ -105,7 +106,7 @@ pub fn full_pipe() -> Source {
     let (other, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
     let kind = |kind: &ObjectKind| *kind == ObjectKind::Pipe;
     let size = rustix::pipe::fcntl_getpipe_size(&end).unwrap();
-    let mut source = source("full pipe", end, (kind, Cause::WaitPipe), move || {
+    let mut source = source("full pipe", end, (kind, Some(Cause::WaitPipe)), move || {
         rustix::io::read(&other, vec![0; size].as_mut_slice()).unwrap();
     });
     source.is_output = true;
@@ -117,7 +118,7 @@ fn eventfd() -> Source {
     let end = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let other = end.try_clone().unwrap();
     let kind = |kind: &ObjectKind| *kind == ObjectKind::Notification;
-    source("eventfd", end, (kind, Cause::WaitPipe), move || {
+    source("eventfd", end, (kind, Some(Cause::WaitPipe)), move || {
         rustix::io::write(&other, &1_u64.to_ne_bytes()).unwrap();
     })
 }
@@ -127,7 +128,7 @@ fn timerfd() -> Source {
     let end = end.unwrap();
     let other = end.try_clone().unwrap();
     let kind = |kind: &ObjectKind| *kind == ObjectKind::Timer;
-    source("timerfd", end, (kind, Cause::WaitSleep), move || {
+    source("timerfd", end, (kind, Some(Cause::WaitSleep)), move || {
         let once = Itimerspec {
             it_interval: timespec(Duration::ZERO),
             it_value: timespec(Duration::from_millis(5)),
@@ -139,9 +140,14 @@ fn timerfd() -> Source {
 fn unix() -> Source {
     let (end, other) = UnixStream::pair().unwrap();
     let kind = |kind: &ObjectKind| *kind == ObjectKind::UnixSocket;
-    source("Unix socket", end, (kind, Cause::WaitPipe), move || {
-        rustix::io::write(&other, b"x").unwrap();
-    })
+    source(
+        "Unix socket",
+        end,
+        (kind, Some(Cause::WaitPipe)),
+        move || {
+            rustix::io::write(&other, b"x").unwrap();
+        },
+    )
 }
 
 fn udp() -> Source {
@@ -149,27 +155,36 @@ fn udp() -> Source {
     let to = end.local_addr().unwrap();
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
     let kind = |kind: &ObjectKind| matches!(kind, ObjectKind::Datagram(_));
-    source("UDP socket", end, (kind, Cause::NetDatagram), move || {
-        other.send_to(b"x", to).unwrap();
-    })
+    source(
+        "UDP socket",
+        end,
+        (kind, Some(Cause::NetDatagram)),
+        move || {
+            other.send_to(b"x", to).unwrap();
+        },
+    )
 }
 
 fn listener() -> Source {
     let end = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = end.local_addr().unwrap();
     let kind = |kind: &ObjectKind| matches!(kind, ObjectKind::TcpListener(_));
-    source("TCP listener", end, (kind, Cause::NetIdle), move || {
-        drop(TcpStream::connect(to).unwrap());
-    })
+    source(
+        "TCP listener",
+        end,
+        (kind, Some(Cause::NetIdle)),
+        move || {
+            drop(TcpStream::connect(to).unwrap());
+        },
+    )
 }
 
-/// What a wait for a connection's bytes was is not told apart by the connection's kind alone.
 pub fn connection() -> Source {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let end = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (other, _) = listener.accept().unwrap();
     let kind = |kind: &ObjectKind| matches!(kind, ObjectKind::Tcp(_));
-    source("TCP connection", end, (kind, Cause::WaitPoll), move || {
+    source("TCP connection", end, (kind, None), move || {
         rustix::io::write(&other, b"x").unwrap();
     })
 }
