@@ -13,6 +13,8 @@ use common::memory::ColdFile;
 use common::memory::MemoryGroup;
 use common::now;
 use common::until;
+use common::worker::hog;
+use common::worker::pin_thread;
 use lacuna_timeline::Cause;
 use lacuna_timeline::Recorder;
 use lacuna_timeline::event::Call;
@@ -286,7 +288,10 @@ fn root_a_detour_that_ended_unwatched_is_not_open_for_ever() {
     group.take(pid);
     child.numbers::<u32>();
     child.step();
-    // It sleeps in reclaim most of the time, so many of these changes come in the midst of one.
+    // It reclaims most of the time, so many of these changes come in the midst of that. A thread learns
+    // of them when it is switched; not every kernel sleeps in reclaim, so another takes it off the CPU.
+    pin_thread(pid, 0);
+    let other = hog("other", 0);
     until("changes within detours", || {
         session.probes.watch_process(pid).unwrap();
         std::thread::sleep(Duration::from_millis(2));
@@ -295,6 +300,7 @@ fn root_a_detour_that_ended_unwatched_is_not_open_for_ever() {
         session.drain();
         session.probes.counters().unwrap().detours_lost >= CHANGES
     });
+    drop(other);
     session.probes.watch_process(pid).unwrap();
     let from = now();
     session.until("a cycle that is watched to its end", |session| {
