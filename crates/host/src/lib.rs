@@ -14,10 +14,13 @@ pub mod caps;
 pub mod cgroup;
 pub mod clock;
 pub mod counters;
+mod diag;
 pub mod fd;
 #[cfg(test)]
 mod mutate;
+mod netlink;
 pub mod netstat;
+pub mod perf;
 pub mod pidns;
 pub mod pressure;
 pub mod process;
@@ -25,6 +28,8 @@ pub mod root;
 pub mod socket;
 pub mod symbols;
 pub mod sys;
+pub mod taskstats;
+pub mod tcp;
 pub mod thread;
 
 pub use root::Root;

@@ -52,6 +52,24 @@ pub(crate) fn mutations(good: &str) -> impl Iterator<Item = String> + '_ {
     })
 }
 
+/// Bytes that differ from `good` by a few flips and cuts.
+pub(crate) fn broken_bytes(good: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    (1..=TEXTS).map(move |seed| {
+        let mut state = seed;
+        let mut bytes = good.to_vec();
+        for _ in 0..1 + below(&mut state, 6) {
+            let at = below(&mut state, bytes.len() + 1);
+            match bytes.get_mut(at) {
+                Some(byte) if below(&mut state, 4) > 0 => {
+                    *byte = u8::try_from(below(&mut state, 256)).unwrap();
+                }
+                _ => bytes.truncate(at),
+            }
+        }
+        bytes
+    })
+}
+
 /// A number below `limit`, by SplitMix64 (Steele, Lea, Flood: OOPSLA 2014).
 fn below(state: &mut u64, limit: usize) -> usize {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

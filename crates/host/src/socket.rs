@@ -11,9 +11,11 @@
 //! address) is looked for in the tables of the others, and believed only where exactly one
 //! namespace has it: the same addresses may be in use in several.
 
+use crate::diag;
 use crate::process::ProcessError;
 use crate::process::ProcessFacts;
 use crate::process::StartTime;
+use crate::process::bracketed_inode;
 use crate::process::namespace_of;
 use crate::process::processes;
 use crate::root::Root;
@@ -34,9 +36,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
@@ -210,10 +211,38 @@ pub fn holders_of(root: &Root, socket: SocketId) -> io::Result<Owners> {
 }
 
 /// Whether any link in a directory has this target.
+fn has_link(directory: &Path, target: &str) -> io::Result<bool> {
+    let same = |link: &[u8]| match link == target.as_bytes() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    Ok(each_link(directory, same)?.is_break())
+}
+
+/// The sockets that a process has open, by inode.
+///
+/// # Errors
+/// It ended, may not be looked into, or has more than [`DESCRIPTORS_MAX`] descriptors.
+pub fn inodes_of(root: &Root, tgid: u32) -> io::Result<HashSet<u64>> {
+    let mut inodes = HashSet::new();
+    let note = |link: &[u8]| {
+        let link = std::str::from_utf8(link).unwrap_or_default();
+        inodes.extend(bracketed_inode(link, "socket"));
+        ControlFlow::Continue(())
+    };
+    // Nothing breaks it off.
+    let _whole = each_link(&root.path(format!("/proc/{tgid}/fd")), note)?;
+    Ok(inodes)
+}
+
+/// Looks at the target of each link in a directory until told to stop.
 ///
 /// Links are read relative to the open directory: walking `/proc/PID/fd` anew for each of them
 /// costs a quarter more.
-fn has_link(directory: &Path, target: &str) -> io::Result<bool> {
+fn each_link(
+    directory: &Path,
+    mut look: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> io::Result<ControlFlow<()>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(directory, flags, Mode::empty())?;
     let mut buffer = [0; LINK_BYTES_MAX];
@@ -221,13 +250,14 @@ fn has_link(directory: &Path, target: &str) -> io::Result<bool> {
         if seen == DESCRIPTORS_MAX {
             return Err(io::Error::other("more descriptors than are looked at"));
         }
-        // What is no link (`.`, `..`) or was closed meanwhile is not the one.
+        // What is no link (`.`, `..`) or was closed meanwhile is not looked at.
         let read = readlinkat_raw(&directory, entry?.file_name(), &mut buffer[..]);
-        if read.is_ok_and(|length| buffer.get(..length) == Some(target.as_bytes())) {
-            return Ok(true);
+        let link = read.ok().and_then(|length| buffer.get(..length));
+        if link.is_some_and(|link| look(link).is_break()) {
+            return Ok(ControlFlow::Break(()));
         }
     }
-    Ok(false)
+    Ok(ControlFlow::Continue(()))
 }
 
 /// The peer's socket of an accepted connection, in our own network namespace.
@@ -245,7 +275,7 @@ pub fn peer_socket(local: SocketAddr, peer: SocketAddr) -> io::Result<Option<Soc
     diag::parse(answer.get(..length).unwrap_or_default(), &request)
 }
 
-fn netlink_socket() -> Result<OwnedFd, Errno> {
+pub(crate) fn netlink_socket() -> Result<OwnedFd, Errno> {
     let kind = SocketType::DGRAM;
     rustix::net::socket_with(
         AddressFamily::NETLINK,
@@ -329,143 +359,6 @@ fn table_address(text: &str) -> Option<SocketAddr> {
         address,
         u16::from_str_radix(port, 16).ok()?,
     ))
-}
-
-/// The one request of `sock_diag` that is needed, by hand: 72 bytes there, 88 or more back.
-///
-/// Layouts: `linux/netlink.h`, `linux/sock_diag.h`, `linux/inet_diag.h`; they are ABI.
-mod diag {
-    use super::IpAddr;
-    use super::Ipv4Addr;
-    use super::Ipv6Addr;
-    use super::SocketAddr;
-    use super::SocketId;
-    use std::io;
-
-    /// More than an answer without extensions takes.
-    pub(super) const ANSWER_BYTES_MAX: usize = 512;
-
-    const HEADER_BYTES: usize = 16;
-    const REQUEST_BYTES: usize = HEADER_BYTES + 56;
-    /// In the request and in the answer: where `struct inet_diag_sockid` is, and how much of it
-    /// (ports and addresses) names the connection.
-    const REQUEST_ID_AT: usize = HEADER_BYTES + 8;
-    const ANSWER_ID_AT: usize = HEADER_BYTES + 4;
-    const ID_NAME_BYTES: usize = 36;
-    const ANSWER_UID_AT: usize = ANSWER_ID_AT + 48 + 12;
-    const ANSWER_INODE_AT: usize = ANSWER_UID_AT + 4;
-
-    const NLMSG_ERROR: u16 = 2;
-    const SOCK_DIAG_BY_FAMILY: u16 = 20;
-    const NLM_F_REQUEST: u16 = 1;
-    const AF_INET: u8 = 2;
-    const AF_INET6: u8 = 10;
-    const IPPROTO_TCP: u8 = 6;
-
-    /// Asks for the socket whose own address is `own`.
-    pub(super) fn request(own: SocketAddr, remote: SocketAddr) -> [u8; REQUEST_BYTES] {
-        let (family, own_address, remote_address) = match (own.ip(), remote.ip()) {
-            (IpAddr::V4(own), IpAddr::V4(remote)) => (AF_INET, v4(own), v4(remote)),
-            (own, remote) => (AF_INET6, v6(own), v6(remote)),
-        };
-        let mut bytes = Vec::with_capacity(REQUEST_BYTES);
-        bytes.extend((REQUEST_BYTES as u32).to_ne_bytes());
-        bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-        bytes.extend(NLM_F_REQUEST.to_ne_bytes());
-        bytes.extend([0; 8]); // sequence number and sender: one request, one answer
-        bytes.extend([family, IPPROTO_TCP, 0, 0]);
-        bytes.extend(u32::MAX.to_ne_bytes()); // any state
-        bytes.extend(own.port().to_be_bytes());
-        bytes.extend(remote.port().to_be_bytes());
-        bytes.extend(own_address);
-        bytes.extend(remote_address);
-        bytes.extend(scope(own).to_ne_bytes());
-        bytes.extend([0xff; 8]); // INET_DIAG_NOCOOKIE
-        let mut request = [0; REQUEST_BYTES];
-        request.copy_from_slice(&bytes);
-        request
-    }
-
-    fn v4(address: Ipv4Addr) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[..4].copy_from_slice(&address.octets());
-        bytes
-    }
-
-    fn v6(address: IpAddr) -> [u8; 16] {
-        match address {
-            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-            IpAddr::V6(address) => Ipv6Addr::octets(&address),
-        }
-    }
-
-    /// Link-local addresses are those of an interface.
-    fn scope(address: SocketAddr) -> u32 {
-        match address {
-            SocketAddr::V4(_) => 0,
-            SocketAddr::V6(address) => address.scope_id(),
-        }
-    }
-
-    /// The socket in an answer, if it is the one that was asked for: where no connection matches,
-    /// the kernel offers a listener on that port instead.
-    pub(super) fn parse(
-        answer: &[u8],
-        request: &[u8; REQUEST_BYTES],
-    ) -> io::Result<Option<SocketId>> {
-        let kind = answer
-            .get(4..6)
-            .map(|bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
-        match kind {
-            Some(SOCK_DIAG_BY_FAMILY) => {}
-            Some(NLMSG_ERROR) => {
-                let code = word(answer, HEADER_BYTES).ok_or_else(malformed)? as i32;
-                let error = io::Error::from_raw_os_error(code.wrapping_neg());
-                return if error.kind() == io::ErrorKind::NotFound {
-                    Ok(None)
-                } else {
-                    Err(error)
-                };
-            }
-            _ => return Err(malformed()),
-        }
-        // Compared by what the addresses mean: an IPv6 socket that is connected to an IPv4-mapped
-        // address (gRPC's are) is found by its IPv4 addresses and answered with the mapped ones.
-        let asked = name(request, HEADER_BYTES, REQUEST_ID_AT);
-        let given = name(answer, HEADER_BYTES, ANSWER_ID_AT);
-        let (Some(uid), Some(inode)) = (word(answer, ANSWER_UID_AT), word(answer, ANSWER_INODE_AT))
-        else {
-            return Err(malformed());
-        };
-        // Inode 0: a socket in TIME_WAIT, which no process has any more.
-        let is_it = asked.is_some() && asked == given && inode != 0;
-        Ok(is_it.then_some(SocketId {
-            inode: u64::from(inode),
-            uid,
-        }))
-    }
-
-    /// The ports and addresses at `at`, of the family that the byte at `family_at` says.
-    fn name(bytes: &[u8], family_at: usize, at: usize) -> Option<([u8; 4], IpAddr, IpAddr)> {
-        let name: [u8; ID_NAME_BYTES] = bytes.get(at..at + ID_NAME_BYTES)?.try_into().ok()?;
-        let address = |at: usize| -> Option<IpAddr> {
-            if *bytes.get(family_at)? == AF_INET {
-                let bytes: [u8; 4] = name.get(at..at + 4)?.try_into().ok()?;
-                return Some(IpAddr::from(bytes));
-            }
-            let bytes: [u8; 16] = name.get(at..at + 16)?.try_into().ok()?;
-            Some(IpAddr::from(bytes).to_canonical())
-        };
-        Some((name.get(..4)?.try_into().ok()?, address(4)?, address(20)?))
-    }
-
-    fn word(bytes: &[u8], at: usize) -> Option<u32> {
-        Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-    }
-
-    fn malformed() -> io::Error {
-        io::Error::new(io::ErrorKind::InvalidData, "an answer in an unknown form")
-    }
 }
 
 #[cfg(test)]

@@ -148,6 +148,7 @@ fn answers_of_the_kernel_are_not_trusted() {
     let request = diag::request(own, remote);
     assert_eq!(request.len(), 72);
     let mut answer = [0; 88];
+    answer[..4].copy_from_slice(&88_u32.to_ne_bytes());
     answer[4..6].copy_from_slice(&20_u16.to_ne_bytes());
     answer[16] = request[16]; // the family
     answer[20..56].copy_from_slice(&request[24..60]);
@@ -174,6 +175,7 @@ fn errors_of_the_kernel_are_told_from_no_such_socket() {
     let any: SocketAddr = "[::1]:1".parse().unwrap();
     let request = diag::request(any, any);
     let mut answer = [0; 36];
+    answer[..4].copy_from_slice(&36_u32.to_ne_bytes());
     answer[4..6].copy_from_slice(&2_u16.to_ne_bytes());
     let with = |error: i32| {
         let mut answer = answer;
