@@ -20,6 +20,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
+use anyhow::Result;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
@@ -28,6 +30,7 @@ use clap::error::ErrorKind;
 
 use crate::command::EXIT_LACUNA_FAILED;
 use crate::command::STAGE;
+use crate::ladder::Target;
 
 pub(crate) use address::Address;
 pub(crate) use config::AgentSettings;
@@ -38,7 +41,7 @@ pub(crate) use trace_id::TraceId;
 
 /// Exit status: everything went well.
 pub(crate) const EXIT_GOOD: u8 = 0;
-/// Exit status: it ran, and found something (`doctor`).
+/// Exit status: it ran, and found something (`doctor`, `ladder`).
 pub(crate) const EXIT_FOUND: u8 = 1;
 /// Exit status: it could not run.
 pub(crate) const EXIT_COULD_NOT_RUN: u8 = 2;
@@ -94,6 +97,13 @@ pub(crate) enum Task {
         override_usage = "lacuna events [OPTIONS] -- CMD...\n       lacuna events [OPTIONS] --pid PID [--for TIME]"
     )]
     Events(EventsArgs),
+    #[command(
+        about = help::LADDER,
+        long_about = help::LADDER_LONG,
+        after_long_help = help::LADDER_AFTER,
+        override_usage = "lacuna ladder [OPTIONS] --pid N"
+    )]
+    Ladder(LadderArgs),
     #[command(
         about = help::DOCTOR,
         long_about = help::DOCTOR_LONG,
@@ -293,6 +303,69 @@ pub(crate) struct LabRunArgs {
     /// Make every truth wrong (for tests of the lab itself)
     #[arg(long, hide = true)]
     pub(crate) falsify: bool,
+}
+
+/// `lacuna ladder`
+#[derive(Args, Debug)]
+pub(crate) struct LadderArgs {
+    #[command(flatten)]
+    process: ProcessArgs,
+    /// Look for so long, as in 500ms, 10s or 2m
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    pub(crate) window: Duration,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+    #[command(flatten)]
+    pub(crate) verbose: VerboseArg,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct ProcessArgs {
+    /// The process with that id, or with a thread of that id
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    pid: Option<u32>,
+    /// Every process of that name
+    #[arg(long, value_name = "NAME")]
+    comm: Option<String>,
+    /// Every process of the container whose id begins so
+    #[arg(long, value_name = "ID")]
+    container: Option<String>,
+    /// Every process of that systemd unit
+    #[arg(long, value_name = "NAME")]
+    unit: Option<String>,
+    /// Every process that listens on that TCP port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+}
+
+impl LadderArgs {
+    /// Which processes are meant: the parser lets exactly one of the options through.
+    ///
+    /// # Errors
+    /// A name or an id that no process can have.
+    pub(crate) fn target(&self) -> Result<Target> {
+        let given = &self.process;
+        let selector = |kind: &str, value: &Option<String>| {
+            let text = value.as_ref().map(|value| format!("{kind}:{value}"));
+            text.map(|text| text.parse::<Selector>().map_err(anyhow::Error::msg))
+        };
+        let selectors = [
+            selector("comm", &given.comm),
+            selector("container", &given.container),
+            selector("unit", &given.unit),
+        ];
+        match selectors.into_iter().flatten().next().transpose()? {
+            Some(Selector::Comm(name)) => Ok(Target::Comm(name)),
+            Some(Selector::Container(id)) => Ok(Target::Container(id)),
+            Some(Selector::Unit(unit)) => Ok(Target::Unit(unit)),
+            _ => given
+                .pid
+                .map(Target::Pid)
+                .or(given.port.map(Target::Port))
+                .context("no process is named"),
+        }
+    }
 }
 
 /// A command and nothing else, for the hidden tasks.

@@ -15,6 +15,7 @@ mod engine;
 mod events;
 mod explain;
 mod lab;
+mod ladder;
 mod otlp;
 mod patience;
 mod render;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             cli::LabTask::Run(arguments) => lab::run(&arguments),
         },
         Task::Doctor(arguments) => doctor::run(&arguments),
+        Task::Ladder(arguments) => ladder::run(&arguments),
         Task::Run(arguments) => return watched(arguments),
         Task::Agent(arguments) => agent::run(arguments),
         Task::Events(arguments) => return events::run(&arguments),

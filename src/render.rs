@@ -26,6 +26,11 @@ pub(crate) use events::events;
 pub(crate) use lab::lab;
 pub(crate) use lab::scenarios;
 pub(crate) use paint::Style;
+pub(crate) use plain::plain_up_to;
+pub(crate) use quantity::count;
+pub(crate) use quantity::duration;
+pub(crate) use quantity::grouped;
+pub(crate) use quantity::percent;
 pub(crate) use run::run;
 pub(crate) use spans::explanation;
 

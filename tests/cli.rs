@@ -72,6 +72,7 @@ fn manuals() {
     says("help-agent", &["agent", "--help"]);
     says("help-explain", &["explain", "--help"]);
     says("help-events", &["events", "--help"]);
+    says("help-ladder", &["ladder", "--help"]);
     says("help-doctor", &["doctor", "--help"]);
     says("help-lab", &["lab", "--help"]);
     says("help-lab-run", &["lab", "run", "--help"]);
@@ -169,6 +170,29 @@ fn mistakes_in_what_is_to_be_counted() {
     says(
         "events-window-of-command",
         &["events", "--for", "1s", "--", "true"],
+    );
+}
+
+#[test]
+fn mistakes_in_what_is_looked_at() {
+    says("ladder-nothing", &["ladder"]);
+    says("ladder-both", &["ladder", "--pid", "1", "--comm", "init"]);
+    says("ladder-pid-0", &["ladder", "--pid", "0"]);
+    says("ladder-no-such-pid", &["ladder", "--pid", "4194304"]);
+    says("ladder-no-such-comm", &["ladder", "--comm", "no such name"]);
+    says(
+        "ladder-long-comm",
+        &["ladder", "--comm", "sixteen-letters-"],
+    );
+    says("ladder-bad-container", &["ladder", "--container", "web"]);
+    says("ladder-no-such-unit", &["ladder", "--unit", "no-such-unit"]);
+    says(
+        "ladder-no-window",
+        &["ladder", "--pid", "1", "--window", "0s"],
+    );
+    says(
+        "ladder-bad-window",
+        &["ladder", "--pid", "1", "--window", "30"],
     );
 }
 

@@ -21,6 +21,7 @@ Examples:
   lacuna agent                  take spans and watch the host, always on
   lacuna explain TRACE_ID       where did the gap of each span of a trace go?
   lacuna events -- make         what did the kernel do meanwhile, in counts?
+  lacuna ladder --pid 4123      what ails this process, without agent and eBPF?
   lacuna doctor                 what works on this host, and what does not?
   lacuna lab run --all          are its answers true on this host?
 
@@ -227,3 +228,39 @@ Exit status:
   0  what ran has passed
   1  a scenario failed
   2  nothing could be run";
+
+pub(super) const LADDER: &str =
+    "Say what ails a process, step by step, without eBPF and without root";
+
+pub(super) const LADDER_LONG: &str = "\
+Say what ails a process, step by step, without eBPF and without root.
+
+Reads twice what the kernel counts for a process anyway, a window apart, and
+judges what has grown: context switches, CPU limits, TCP losses, perf counters;
+then run-queue delay, pressure, delay accounting, block I/O, memory limits and
+stuck threads. Each step says what it found, what that means and what to do.
+
+A source that this host does not fill, or that may not be read, is named with
+what would open it, and is never taken for good news. Nothing is written: no
+sysctl, no file. Another user's process can be looked at; what needs root then
+says so.";
+
+pub(super) const LADDER_AFTER: &str = "\
+Verdicts:
+  ok             nothing that is worth a look
+  suspect        1 % of the window, or a hint
+  cause          10 % of the window, or proof
+  not-available  the source says nothing here, and why
+
+The last line has the most likely cause in the words of `lacuna explain`, how
+sure that is, and the command that would prove it.
+
+Examples:
+  lacuna ladder --pid 4123
+  lacuna ladder --unit payments --window 10s
+  lacuna ladder --port 8080 --format json | jq '.processes[].conclusion'
+
+Exit status:
+  0  nothing was found
+  1  something was found
+  2  it could not run: no such process, a kernel thread, one that ended";

@@ -32,7 +32,7 @@ pub(super) fn plain(text: &str) -> String {
 }
 
 /// The text with every hostile character escaped, cut to `chars_max` with an ellipsis.
-pub(super) fn plain_up_to(text: &str, chars_max: usize) -> String {
+pub(crate) fn plain_up_to(text: &str, chars_max: usize) -> String {
     let mut shown = String::new();
     let mut chars = 0;
     for c in text.chars() {

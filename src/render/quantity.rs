@@ -77,8 +77,13 @@ impl Column {
     }
 }
 
+/// One duration by itself, with its unit.
+pub(crate) fn duration(ns: u64) -> String {
+    Column::fitting(ns).show(ns)
+}
+
 /// The number with its digits in groups of three.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -91,7 +96,7 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// The share of `part` in `whole`, rounded down, with a digit after the point near the ends.
-pub(super) fn percent(part: u64, whole: u64) -> String {
+pub(crate) fn percent(part: u64, whole: u64) -> String {
     let (part, whole) = (u128::from(part), u128::from(whole));
     let tenths = (part * 1_000).checked_div(whole).unwrap_or(1_000);
     match tenths {
@@ -102,7 +107,7 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
 }
 
 /// "1 thread", "1 234 threads".
-pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!(
         "{} {}",
         grouped(number),

@@ -43,7 +43,8 @@ pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 
-/// `TCP_LISTEN` of `net/tcp_states.h`.
+/// `TCP_SYN_SENT` and `TCP_LISTEN` of `net/tcp_states.h`.
+pub(crate) const STATE_SYN_SENT: u8 = 2;
 pub(crate) const STATE_LISTEN: u8 = 10;
 /// Every state but those in which no process has the socket any more: `TCP_TIME_WAIT` (6) and
 /// `TCP_NEW_SYN_RECV` (12).
@@ -184,7 +185,7 @@ pub(crate) fn socket(payload: &[u8]) -> Option<TcpSocket> {
     let mut socket = TcpSocket {
         local: SocketAddr::new(address(8)?, port(4)?),
         peer: SocketAddr::new(address(24)?, port(6)?),
-        listens: *payload.get(1)? == STATE_LISTEN,
+        state: *payload.get(1)?,
         cookie: u64_at(payload, 44)?,
         receive_queue: u32_at(payload, 56)?,
         send_queue: u32_at(payload, 60)?,

@@ -202,6 +202,16 @@ pub fn rt_runtime_us(root: &Root) -> Option<i64> {
         .ok()
 }
 
+/// `kernel.perf_event_paranoid`: from 2 on (3 in some distributions) only those with CAP_PERFMON may
+/// count in the kernel.
+pub fn perf_event_paranoid(root: &Root) -> Option<i64> {
+    root.read("/proc/sys/kernel/perf_event_paranoid")
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
 /// What the kernel counted for a process that has ended and for all of its descendants that were waited
 /// for by their parents: the `rusage` of wait4(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -47,8 +47,8 @@ pub struct TcpSocket {
     pub local: SocketAddr,
     /// The other end's; of no meaning for a listening socket.
     pub peer: SocketAddr,
-    /// It accepts connections.
-    pub listens: bool,
+    /// `TCP_*` of `net/tcp_states.h`: 1 established, 2 SYN sent, 10 listening.
+    pub state: u8,
     /// Its identity: not used again while the host is up.
     pub cookie: u64,
     /// Bytes received and not read yet; of a listening socket connections to be accepted.
@@ -63,6 +63,18 @@ pub struct TcpSocket {
     pub drops: Option<u32>,
     /// What TCP knows of it.
     pub info: Option<TcpInfo>,
+}
+
+impl TcpSocket {
+    /// It accepts connections.
+    pub fn listens(&self) -> bool {
+        self.state == diag::STATE_LISTEN
+    }
+
+    /// It has asked for a connection and was not answered yet.
+    pub fn connects(&self) -> bool {
+        self.state == diag::STATE_SYN_SENT
+    }
 }
 
 /// `struct tcp_info`: of each field its last part says the unit. Fields that a kernel does not have

@@ -85,7 +85,7 @@ fn a_connection_of_our_own_is_found_with_what_is_in_flight() {
     found.retain(|socket| inodes.contains(&socket.inode));
     let server_address = server.local_addr().unwrap();
     let at = |listens| {
-        let same = |s: &&TcpSocket| s.local == server_address && s.listens == listens;
+        let same = |s: &&TcpSocket| s.local == server_address && s.listens() == listens;
         found.iter().find(same).unwrap()
     };
     assert!(at(true).info.is_some());

@@ -14,6 +14,9 @@ use crate::root::Root;
 /// `PF_KTHREAD` of `include/linux/sched.h`: in field 9 of `/proc/PID/stat`.
 const FLAG_KERNEL_THREAD: u64 = 0x0020_0000;
 
+/// The most frames of a kernel stack that are kept; the kernel gives at most as many.
+pub const FRAMES_MAX: usize = 64;
+
 /// `/proc/PID/task/TID/schedstat`. A kernel without `CONFIG_SCHED_INFO` has zeros there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SchedStat {
@@ -90,10 +93,29 @@ impl ThreadStat {
     }
 }
 
+/// Where a thread sleeps in the kernel: the functions of its stack, innermost first. Empty where it may
+/// not be read (that takes root), or the thread runs.
+pub fn kernel_stack(root: &Root, tgid: u32, tid: u32) -> Vec<Box<str>> {
+    let text = root.read(format!("/proc/{tgid}/task/{tid}/stack"));
+    parse_stack(&text.unwrap_or_default())
+}
+
+/// `[<0>] FUNCTION+0x1b1/0x2c0 [MODULE]`, a frame a line.
+fn parse_stack(text: &str) -> Vec<Box<str>> {
+    let function = |line: &str| -> Option<Box<str>> {
+        let (_, frame) = line.split_once("] ")?;
+        let (name, _) = frame.split_once('+')?;
+        Some(name.into())
+    };
+    text.lines().filter_map(function).take(FRAMES_MAX).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::SchedStat;
     use super::ThreadStat;
+    use super::kernel_stack;
+    use super::parse_stack;
     use crate::mutate::mutations;
     use crate::process::ProcessError;
     use crate::process::StartTime;
@@ -145,6 +167,16 @@ mod tests {
     }
 
     #[test]
+    fn the_functions_of_a_stack_are_read_without_their_places() {
+        let text = "[<0>] __x64_sys_poll+0xb1/0x150\n[<0>] nfs_wait+0x1/0x2 [nfs]\n\
+            [<0>] 0xffffffff\nnonsense\n[<ffffffff810>] do_syscall_64+0x71/0x280\n";
+        let functions = parse_stack(text);
+        let functions: Vec<&str> = functions.iter().map(|name| &**name).collect();
+        assert_eq!(functions, ["__x64_sys_poll", "nfs_wait", "do_syscall_64"]);
+        assert!(kernel_stack(&Root::at("/nowhere"), 1, 1).is_empty());
+    }
+
+    #[test]
     fn this_very_thread_runs() {
         let tid = rustix::thread::gettid()
             .as_raw_nonzero()
@@ -163,5 +195,9 @@ mod tests {
         assert!(known.count() > 100, "some are still good");
         let known = mutations("38559469 3208825 60\n").filter_map(|text| SchedStat::parse(&text));
         assert!(known.count() > 100);
+        for text in mutations("[<0>] proc_pid_stack+0xb1/0x150\n[<0>] a+0x1/0x2 [b]\n") {
+            let functions = parse_stack(&text);
+            assert!(functions.iter().all(|name| text.contains(&**name)));
+        }
     }
 }
