@@ -13,6 +13,7 @@
 //! Durations are nanoseconds as numbers; instants are Unix nanoseconds as decimal strings
 //! ([`UnixNs`]). Fields are in the contract's order.
 
+mod blind;
 mod check;
 mod events;
 mod lab;
@@ -26,6 +27,14 @@ use lacuna_timeline::Cause;
 use serde::Deserialize;
 use serde::Serialize;
 
+pub(crate) use blind::BlindReport;
+pub(crate) use blind::BlindRun;
+pub(crate) use blind::BlindSchema;
+pub(crate) use blind::BlindTotal;
+pub(crate) use blind::Figure;
+pub(crate) use blind::RunName;
+pub(crate) use blind::Sample;
+pub(crate) use blind::SampleCause;
 pub(crate) use check::GapSums;
 pub(crate) use events::Counter;
 pub(crate) use events::Counts;

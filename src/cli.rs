@@ -28,6 +28,8 @@ use clap::Subcommand;
 use clap::ValueEnum;
 use clap::error::ErrorKind;
 
+use crate::answer::RunName;
+use crate::blind::WORKER;
 use crate::command::EXIT_LACUNA_FAILED;
 use crate::command::STAGE;
 use crate::ladder::Target;
@@ -45,6 +47,11 @@ pub(crate) const EXIT_GOOD: u8 = 0;
 pub(crate) const EXIT_FOUND: u8 = 1;
 /// Exit status: it could not run.
 pub(crate) const EXIT_COULD_NOT_RUN: u8 = 2;
+
+/// Most bursts of a run of `blind`: beyond it a bar of its picture is less than a dot wide.
+const BURSTS_MAX: i64 = 1_000;
+/// Most hogs of `blind`; each is a process.
+const HOGS_MAX: i64 = 256;
 
 /// Longest time that `explain` may be asked to wait, seconds.
 const WAIT_MAX_SECONDS: f64 = 3_600.0;
@@ -91,6 +98,12 @@ pub(crate) enum Task {
     )]
     Explain(ExplainArgs),
     #[command(
+        about = help::BLIND,
+        long_about = help::BLIND_LONG,
+        after_long_help = help::BLIND_AFTER
+    )]
+    Blind(BlindArgs),
+    #[command(
         about = help::EVENTS,
         long_about = help::EVENTS_LONG,
         after_long_help = help::EVENTS_AFTER,
@@ -115,6 +128,9 @@ pub(crate) enum Task {
     /// A process of a scenario of the lab, or its agent: only `lacuna lab` starts it.
     #[command(name = lacuna_lab::PART, hide = true)]
     Part(BareArgs),
+    /// A process of `lacuna blind`: only that starts it.
+    #[command(name = WORKER, hide = true)]
+    BlindWorker(BareArgs),
     /// The inside of a held command: only `lacuna run` starts it.
     #[command(name = STAGE, hide = true)]
     Stage(BareArgs),
@@ -199,6 +215,27 @@ pub(crate) enum Question {
     Trace(TraceId),
     /// The spans of a file; `-` is standard input.
     Spans(PathBuf),
+}
+
+/// `lacuna blind`
+#[derive(Args, Debug)]
+pub(crate) struct BlindArgs {
+    /// Bursts of work in each run
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=BURSTS_MAX))]
+    pub(crate) bursts: u32,
+    /// Processes that use the CPUs for nothing beside the contended run
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=HOGS_MAX))]
+    pub(crate) hogs: u32,
+    /// Make one of the two runs only
+    #[arg(long, value_name = "RUN", value_parser = parse_run)]
+    pub(crate) only: Option<RunName>,
+    /// Draw the bursts as a bar chart into FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+    #[command(flatten)]
+    pub(crate) verbose: VerboseArg,
 }
 
 /// `lacuna events`
@@ -429,6 +466,14 @@ pub(crate) fn parse() -> Result<Task, u8> {
                 _ => EXIT_COULD_NOT_RUN,
             }
         })
+}
+
+fn parse_run(text: &str) -> Result<RunName, String> {
+    match text {
+        "quiet" => Ok(RunName::Quiet),
+        "contended" => Ok(RunName::Contended),
+        _ => Err("must be quiet or contended".to_owned()),
+    }
 }
 
 fn parse_wait(text: &str) -> Result<Duration, String> {

@@ -7,7 +7,6 @@
 //! when somebody wants it to end in the middle.
 
 mod agent;
-mod ending;
 mod verdict;
 
 use std::cell::RefCell;
@@ -40,10 +39,10 @@ use crate::cli::EXIT_GOOD;
 use crate::cli::Format;
 use crate::cli::LabListArgs;
 use crate::cli::LabRunArgs;
+use crate::ending::Ending;
 use crate::render;
 
 use agent::TestedAgent;
-use ending::Ending;
 use verdict::Accuracy;
 use verdict::Verdict;
 use verdict::judge;

@@ -8,9 +8,11 @@ mod agent;
 mod answer;
 mod api;
 mod ask;
+mod blind;
 mod cli;
 mod command;
 mod doctor;
+mod ending;
 mod engine;
 mod events;
 mod explain;
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
     };
     let done = match task {
         Task::Stage(arguments) => Ok(command::stage(&arguments.command)),
+        Task::Blind(arguments) => blind::run(&arguments),
+        Task::BlindWorker(arguments) => blind::work_for(&arguments.command),
         Task::Part(arguments) => lab::part(&arguments.command),
         Task::Bare(arguments) => command::bare(&arguments.command),
         Task::Lab(arguments) => match arguments.task {

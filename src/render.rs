@@ -8,7 +8,9 @@
 //! `plain.rs` before it reaches a terminal.
 
 mod blame;
+mod blind;
 mod causes;
+mod chart;
 mod events;
 mod lab;
 mod paint;
@@ -22,6 +24,8 @@ mod tree;
 
 use serde::Serialize;
 
+pub(crate) use blind::blind;
+pub(crate) use chart::chart;
 pub(crate) use events::events;
 pub(crate) use lab::lab;
 pub(crate) use lab::scenarios;

@@ -71,6 +71,7 @@ fn manuals() {
     says("help-run", &["run", "--help"]);
     says("help-agent", &["agent", "--help"]);
     says("help-explain", &["explain", "--help"]);
+    says("help-blind", &["blind", "--help"]);
     says("help-events", &["events", "--help"]);
     says("help-ladder", &["ladder", "--help"]);
     says("help-doctor", &["doctor", "--help"]);
@@ -92,7 +93,7 @@ fn hidden_tasks_and_switches_stay_hidden() {
             .args(arguments)
             .output();
         let text = String::from_utf8(output.expect("lacuna starts").stdout).expect("UTF-8");
-        for hidden in ["__exec", "__bare", "__lab", "inject", "falsify"] {
+        for hidden in ["__exec", "__bare", "__blind", "__lab", "inject", "falsify"] {
             assert!(!text.contains(hidden), "{hidden} in {text}");
         }
     }
@@ -153,6 +154,18 @@ fn mistakes_before_a_command_are_lacunas_own() {
     says(
         "run-bad-inject",
         &["run", "--inject", "drop-everything", "--", "true"],
+    );
+}
+
+#[test]
+fn mistakes_in_what_is_to_be_measured() {
+    says("blind-no-bursts", &["blind", "--bursts", "0"]);
+    says("blind-many-bursts", &["blind", "--bursts", "1001"]);
+    says("blind-no-hogs", &["blind", "--hogs", "0"]);
+    says("blind-bad-run", &["blind", "--only", "noisy"]);
+    says(
+        "blind-bad-picture",
+        &["blind", "--svg", "nowhere/blind.svg"],
     );
 }
 

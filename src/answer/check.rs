@@ -129,7 +129,7 @@ impl SpanAnswer {
 }
 
 /// The causes add up to `whole_ns`, and each of them is consistent in itself.
-fn causes_add_up(
+pub(super) fn causes_add_up(
     causes: &[CauseAnswer],
     whole_ns: u64,
     of: impl Fn() -> String,
@@ -173,7 +173,11 @@ fn sum(causes: &[CauseAnswer]) -> u128 {
     causes.iter().map(|cause| u128::from(cause.ns)).sum()
 }
 
-fn equal(whole_ns: u128, parts_ns: u128, what: impl Fn() -> String) -> Result<(), Violation> {
+pub(super) fn equal(
+    whole_ns: u128,
+    parts_ns: u128,
+    what: impl Fn() -> String,
+) -> Result<(), Violation> {
     if whole_ns == parts_ns {
         return Ok(());
     }

@@ -20,6 +20,7 @@ Examples:
   lacuna run -- make -j4        where does the time of this command go?
   lacuna agent                  take spans and watch the host, always on
   lacuna explain TRACE_ID       where did the gap of each span of a trace go?
+  lacuna blind                  how much of its time does a program not see?
   lacuna events -- make         what did the kernel do meanwhile, in counts?
   lacuna ladder --pid 4123      what ails this process, without agent and eBPF?
   lacuna doctor                 what works on this host, and what does not?
@@ -135,6 +136,36 @@ Status of a span:
 Exit status:
   0  it was answered
   2  it could not be: no agent, no such trace, or a file that is no OTLP/JSON";
+
+pub(super) const BLIND: &str = "Measure how much of the time of its work a program cannot see";
+
+pub(super) const BLIND_LONG: &str = "\
+Measure how much of the time of its work a program cannot see.
+
+Bursts of a fixed amount of work, which takes 100 ms of CPU time, are made
+alone and then beside processes that use the CPUs for nothing. The wall time of
+a burst is what a span around it would record. What its thread's own CPU clock
+(CLOCK_THREAD_CPUTIME_ID) says is how much of that it ran. The rest is the gap,
+and the program has no way to see it.
+
+With the privilege that `lacuna run` needs, the gap is also told by cause, and
+the causes of each burst add up to its gap exactly. Without, it is said what is
+missing, and the rest is measured all the same.";
+
+pub(super) const BLIND_AFTER: &str = "\
+Examples:
+  lacuna blind
+  lacuna blind --only contended --hogs 16 --svg blind.svg
+  lacuna blind --bursts 20 --format json | jq '.runs[].gap_share'
+
+p50 and p99 are by nearest rank: of fewer than 100 bursts, p99 is the largest.
+The share is the median gap by the median wall time. With the defaults it takes
+about half a minute on two CPUs; all CPUs are busy meanwhile.
+
+Exit status:
+  0  it was measured
+  2  it could not be
+A signal (Ctrl-C) ends it at once, and all that it started.";
 
 pub(super) const EVENTS: &str = "Count what the kernel did inside one span of work";
 

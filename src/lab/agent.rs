@@ -30,12 +30,12 @@ use rustix::process::Signal;
 use rustix::process::kill_process;
 use tokio::runtime::Runtime;
 
-use super::ending::Ending;
 use crate::answer::SpanAnswer;
 use crate::answer::Status;
 use crate::api;
 use crate::api::AgentError;
 use crate::cli::Address;
+use crate::ending::Ending;
 
 /// How long it may take to come up: the kernel verifies its programs first, slowly where it is emulated.
 const START_PATIENCE: Duration = Duration::from_secs(120);

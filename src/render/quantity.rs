@@ -25,6 +25,13 @@ impl Column {
         decimals: 0,
     };
 
+    /// Tenths of a millisecond.
+    pub(super) const TENTHS_MS: Column = Column {
+        unit: "ms",
+        unit_ns: MS,
+        decimals: 1,
+    };
+
     /// A column whose largest duration is `max_ns`.
     pub(super) fn fitting(max_ns: u64) -> Column {
         let (unit, unit_ns) = match max_ns {

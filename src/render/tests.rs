@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use super::Style;
+use super::blind;
 use super::events;
 use super::explanation;
 use super::json;
@@ -19,6 +20,7 @@ use super::quantity::grouped;
 use super::quantity::instant;
 use super::quantity::percent;
 use super::run;
+use crate::answer::BlindReport;
 use crate::answer::EventsReport;
 use crate::answer::Explanation;
 use crate::answer::LabReport;
@@ -219,6 +221,25 @@ fn events_of_a_command_and_of_a_process() {
         compare(name, styles, |style| events(&report, style));
         let line = json(&report).unwrap();
         assert_eq!(serde_json::from_str::<EventsReport>(&line).unwrap(), report);
+    }
+}
+
+fn read_blind(name: &str) -> BlindReport {
+    let report: BlindReport = serde_json::from_str(&read_answer(name)).unwrap();
+    report.check().unwrap();
+    report
+}
+
+#[test]
+fn bursts_with_and_without_causes() {
+    for (name, styles) in [
+        ("blind", &["pipe", "terminal", "verbose"][..]),
+        ("blind-unseen", &["pipe"]),
+    ] {
+        let report = read_blind(name);
+        compare(name, styles, |style| blind(&report, style));
+        let line = json(&report).unwrap();
+        assert_eq!(serde_json::from_str::<BlindReport>(&line).unwrap(), report);
     }
 }
 

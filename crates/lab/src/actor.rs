@@ -138,15 +138,15 @@ fn keep_lines(stream: ChildStdout) -> std::io::Result<Receiver<String>> {
     Ok(lines)
 }
 
-/// Has the kernel end this process when the lab, whose process id is given, ends in whatever way.
+/// Has the kernel end this process when its parent, whose process id is given, ends in whatever way.
 ///
 /// # Errors
-/// The lab has ended already.
+/// The parent has ended already.
 pub fn die_with_parent(parent: u32) -> Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be tied to the lab")?;
+    set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be tied to its parent")?;
     let is_there = getppid().map(Pid::as_raw_nonzero).map(i32::from) == i32::try_from(parent).ok();
     if !is_there {
-        bail!("the lab has ended");
+        bail!("its parent has ended");
     }
     Ok(())
 }

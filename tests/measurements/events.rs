@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `lacuna events` held against what the kernel tells the counted programs themselves: getrusage(2),
-//! wait4(2) and `/proc/self/io`, read by `events/worker.py` around work that it knows.
+//! wait4(2) and `/proc/self/io`, read by `worker.py` around work that it knows.
 //!
 //! No count is compared with an expectation of quiet. A program's own readings lie within what Lacuna
 //! counts, or around it: that gives a lower and an upper bound on any machine. Without privilege, but
 //! for what is of other users and of the kernel (`root_*`).
-
-#[path = "failures/program.rs"]
-mod program;
 
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -16,34 +13,19 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Stdio;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
 
 use rustix::process::Signal;
+use rustix::time::ClockId;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use program::Program;
-use program::as_nobody;
-use program::lacuna;
-use program::through;
-
-/// Longest time that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits until `look` finds something.
-#[track_caller]
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
+use crate::now_ns;
+use crate::number;
+use crate::program::Program;
+use crate::program::as_nobody;
+use crate::program::lacuna;
+use crate::program::through;
+use crate::until;
 
 /// What a program has counted of itself.
 const OWN: [&str; 8] = [
@@ -58,7 +40,7 @@ const OWN: [&str; 8] = [
 ];
 
 fn worker() -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/events/worker.py");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/measurements/worker.py");
     file.to_str().expect("UTF-8").to_owned()
 }
 
@@ -94,12 +76,6 @@ fn counted(words: &[&str]) -> Counted {
         said,
         report,
     }
-}
-
-fn number(value: &Value) -> u64 {
-    value
-        .as_u64()
-        .unwrap_or_else(|| panic!("a number, not {value}"))
 }
 
 fn count(report: &Value, counter: &str) -> u64 {
@@ -303,24 +279,17 @@ impl Working {
     }
 }
 
-/// What `CLOCK_MONOTONIC` says, as the program under way reads it.
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).expect("after boot");
-    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).expect("positive")
-}
-
 #[test]
 fn a_process_is_counted_as_it_counts_itself() {
     let working = Working::start();
     until("a first note", || working.notes().first().cloned());
-    let from_ns = monotonic_ns();
+    let from_ns = now_ns(ClockId::Monotonic);
     let output = lacuna()
         .args(["events", "--format", "json", "--for", "2s", "--pid"])
         .arg(working.program.pid().to_string())
         .output()
         .expect("lacuna starts");
-    let to_ns = monotonic_ns();
+    let to_ns = now_ns(ClockId::Monotonic);
     let later = |notes: &Vec<Value>| notes.iter().any(|note| number(&note["at_ns"]) > to_ns);
     let notes = until("a later note", || Some(working.notes()).filter(later));
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -375,7 +344,7 @@ fn a_process_that_ends_is_counted_to_its_end_and_that_is_said() {
         let mut targets = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
         targets.find(|target| target.to_string_lossy().contains("pidfd"))
     });
-    let looked = monotonic_ns();
+    let looked = now_ns(ClockId::Monotonic);
     until("work after that", || {
         working
             .notes()

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The word that somebody wants the lab to end: it cleans up first, and then ends by that signal.
+//! The word that somebody wants this program to end: what started processes cleans up first, and then
+//! ends by that signal.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -16,14 +17,14 @@ use signal_hook::flag;
 use signal_hook::low_level::emulate_default_handler;
 
 /// Hears signals from its making on.
-pub(super) struct Ending {
+pub(crate) struct Ending {
     came: Arc<AtomicBool>,
     which: Arc<AtomicUsize>,
 }
 
 impl Ending {
     /// Handles the signals that ask for an end.
-    pub(super) fn listen() -> Result<Ending> {
+    pub(crate) fn listen() -> Result<Ending> {
         let ending = Ending {
             came: Arc::default(),
             which: Arc::default(),
@@ -39,12 +40,12 @@ impl Ending {
     }
 
     /// Becomes true when one came.
-    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         self.came.clone()
     }
 
     /// Goes on, unless one came.
-    pub(super) fn check(&self) -> Result<(), Stop> {
+    pub(crate) fn check(&self) -> Result<(), Stop> {
         match self.came.load(Ordering::Acquire) {
             true => Err(Stop::Ended),
             false => Ok(()),
@@ -52,7 +53,7 @@ impl Ending {
     }
 
     /// Where one came, ends this process by it, so that its parent sees that; call it last.
-    pub(super) fn end_if_told(&self) {
+    pub(crate) fn end_if_told(&self) {
         let signal = self.which.load(Ordering::Acquire);
         if let Some(signal) = i32::try_from(signal).ok().filter(|signal| *signal != 0) {
             // It does not return for these.
