@@ -21,10 +21,10 @@ use lacuna_host::counters::migrations;
 use lacuna_host::process::ProcessError;
 use lacuna_host::process::ProcessFacts;
 use lacuna_host::process::is_alive;
-use lacuna_host::process::is_kernel_thread;
 use lacuna_host::process::namespace_of;
 use lacuna_host::process::threads;
 use lacuna_host::sys::hides_processes;
+use lacuna_host::thread::ThreadStat;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
@@ -90,7 +90,7 @@ pub(super) fn count(pid: u32, window: Duration) -> Result<EventsReport> {
         bail!("process {pid} ended before anything could be counted");
     };
     let mut counts = Counts::default();
-    let kernel = is_kernel_thread(&root, facts.tgid).unwrap_or(false);
+    let kernel = ThreadStat::read(&root, facts.tgid, facts.tgid).is_ok_and(|stat| stat.is_kernel);
     count_between(&mut counts, &first, &last, &tally, kernel);
     Ok(EventsReport {
         schema: EventsSchema::default(),

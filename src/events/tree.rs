@@ -21,10 +21,10 @@ use lacuna_host::counters::Switches;
 use lacuna_host::counters::Tcp;
 use lacuna_host::counters::migrations;
 use lacuna_host::process::ProcessError;
-use lacuna_host::process::is_asleep;
 use lacuna_host::process::namespace_of;
 use lacuna_host::sys::Usage;
 use lacuna_host::sys::usage_of_ended;
+use lacuna_host::thread::ThreadStat;
 
 use super::reasons;
 use crate::answer::Counter;
@@ -99,11 +99,12 @@ pub(super) fn count(words: &[OsString]) -> Result<(EventsReport, ExitStatus)> {
 fn settle(root: &Root, pid: u32) -> Result<(), ProcessError> {
     let deadline = Instant::now() + SETTLE;
     while Instant::now() < deadline {
+        let is_asleep = || Ok::<_, ProcessError>(ThreadStat::read(root, pid, pid)?.state == 'S');
         let before = Switches::read(root, pid, pid)?;
-        let asleep = is_asleep(root, pid)?;
+        let asleep = is_asleep()?;
         sleep(Duration::from_millis(1));
         // It is asleep a little before that is counted.
-        if asleep && is_asleep(root, pid)? && Switches::read(root, pid, pid)? == before {
+        if asleep && is_asleep()? && Switches::read(root, pid, pid)? == before {
             break;
         }
     }

@@ -16,9 +16,6 @@ use std::os::unix::fs::MetadataExt;
 /// project builds for (`sysconf(_SC_CLK_TCK)` says the same; it is ABI, not configuration).
 const TICK_NS: u64 = 10_000_000;
 
-/// `PF_KTHREAD` of `linux/sched.h`, as field 9 of `/proc/PID/stat` shows it.
-const PF_KTHREAD: u32 = 0x0020_0000;
-
 /// The most threads of one process that [`threads`] lists; `/proc/sys/kernel/threads-max` is seldom
 /// above it.
 pub const THREADS_MAX: usize = 65_536;
@@ -217,22 +214,6 @@ pub fn is_alive(root: &Root, tgid: u32, start: StartTime) -> bool {
     read_stat(root, tgid).is_ok_and(|stat| stat.start == start)
 }
 
-/// Whether the first thread of a process sleeps and could be woken by a signal (state S).
-///
-/// # Errors
-/// [`ProcessError::Gone`] if the process ended.
-pub fn is_asleep(root: &Root, tgid: u32) -> Result<bool, ProcessError> {
-    Ok(read_stat(root, tgid)?.state == 'S')
-}
-
-/// Whether it is a thread of the kernel's own, which makes no system calls and has no memory to fault on.
-///
-/// # Errors
-/// [`ProcessError::Gone`] if the process ended.
-pub fn is_kernel_thread(root: &Root, tgid: u32) -> Result<bool, ProcessError> {
-    Ok(read_stat(root, tgid)?.flags & PF_KTHREAD != 0)
-}
-
 /// The threads of a process, at most [`THREADS_MAX`].
 ///
 /// # Errors
@@ -316,9 +297,7 @@ pub(crate) fn around_comm(stat: &str) -> Option<(&str, &str)> {
 #[derive(PartialEq, Eq, Debug)]
 struct Stat {
     comm: Box<str>,
-    state: char,
     parent: u32,
-    flags: u32,
     start: StartTime,
 }
 
@@ -327,15 +306,11 @@ impl Stat {
     fn parse(text: &str) -> Option<Self> {
         let (comm, rest) = around_comm(text)?;
         let mut fields = rest.split_ascii_whitespace();
-        let state = fields.next()?.chars().next()?;
-        let parent = fields.next()?.parse().ok()?;
-        let flags = fields.nth(4)?.parse().ok()?;
-        let ticks = fields.nth(12)?.parse().ok()?;
+        let parent = fields.nth(1)?.parse().ok()?;
+        let ticks = fields.nth(17)?.parse().ok()?;
         Some(Self {
             comm: comm.into(),
-            state,
             parent,
-            flags,
             start: StartTime::from_ticks(ticks),
         })
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Parsers on hostile text, facts of a made-up host, and facts of this very process.
 
-use super::PF_KTHREAD;
 use super::PeerCredentials;
 use super::ProcessError;
 use super::ProcessFacts;
@@ -10,9 +9,7 @@ use super::Stat;
 use super::Status;
 use super::bracketed_inode;
 use super::is_alive;
-use super::is_asleep;
 use super::is_forked_worker_of;
-use super::is_kernel_thread;
 use super::processes;
 use super::threads;
 use crate::mutate::mutations;
@@ -71,33 +68,6 @@ fn a_name_with_brackets_and_blanks_does_not_shift_the_fields() {
     let stat = Stat::parse(&format!("12 (x) S 99 (y) R 4 {zeros}791 3133440\n")).unwrap();
     assert_eq!(&*stat.comm, "x) S 99 (y");
     assert_eq!((stat.parent, stat.start), (4, StartTime::from_ticks(791)));
-}
-
-#[test]
-fn a_stat_tells_a_sleeper_and_a_thread_of_the_kernel() {
-    let zeros = "0 ".repeat(12);
-    let stat = Stat::parse(&format!("2 (kthreadd) S 0 0 0 0 -1 2129984 {zeros}7\n")).unwrap();
-    assert_eq!((stat.state, stat.flags & PF_KTHREAD), ('S', PF_KTHREAD));
-    let root = Root::host();
-    assert!(!is_kernel_thread(&root, std::process::id()).unwrap());
-    let mut sleeper = Command::new("cat")
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !is_asleep(&root, sleeper.id()).unwrap() {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "it waits for its input"
-        );
-        std::thread::yield_now();
-    }
-    drop(sleeper.stdin.take());
-    sleeper.wait().unwrap();
-    assert!(matches!(
-        is_asleep(&root, sleeper.id()),
-        Err(ProcessError::Gone)
-    ));
 }
 
 #[test]
