@@ -84,6 +84,47 @@ pub fn play(scenario: &Scenario, stage: &Stage<'_>) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use super::SCENARIOS;
+    use super::Scenario;
+    use super::Stage;
+    use super::Stop;
+    use super::play;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering;
+
+    static MADE: AtomicBool = AtomicBool::new(false);
+
+    /// Something that a scenario makes.
+    struct Guard;
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            MADE.store(false, Ordering::Relaxed);
+        }
+    }
+
+    const PANICS: Scenario = Scenario {
+        name: "panics",
+        story: "",
+        play: |_| {
+            let _guard = Guard;
+            MADE.store(true, Ordering::Relaxed);
+            panic!("on purpose");
+        },
+        parts: &[],
+    };
+
+    #[test]
+    fn a_panic_is_a_failure_and_leaves_nothing() {
+        let ended = Arc::new(AtomicBool::new(false));
+        let stage = Stage::new(PANICS.name, 0, ended.clone(), &|_| Ok(()));
+        let played = play(&PANICS, &stage);
+        assert!(matches!(played, Err(Stop::Failed(_))), "{played:?}");
+        assert!(!MADE.load(Ordering::Relaxed), "what it made is left");
+        // Where somebody wanted the end, that is why.
+        ended.store(true, Ordering::Relaxed);
+        assert!(matches!(play(&PANICS, &stage), Err(Stop::Ended)));
+    }
 
     #[test]
     fn names_are_told_apart() {
