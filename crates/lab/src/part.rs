@@ -15,6 +15,7 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::anyhow;
 use anyhow::bail;
+use rustix::process::Pid;
 use rustix::process::setpriority_process;
 use rustix::process::setsid;
 use rustix::thread::CpuSet;
@@ -116,9 +117,22 @@ pub(crate) fn call_this_thread(name: &str) -> Result<()> {
 /// # Errors
 /// It may not run there.
 pub(crate) fn pin_this_thread(cpu: usize) -> Result<()> {
+    pin(None, cpu)
+}
+
+/// The same for the only thread of another process.
+///
+/// # Errors
+/// It may not run there, or has ended.
+pub(crate) fn pin_process(pid: u32, cpu: usize) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pin(Some(pid.context("not a process id")?), cpu)
+}
+
+fn pin(pid: Option<Pid>, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("cannot run on CPU {cpu}"))
+    sched_setaffinity(pid, &set).with_context(|| format!("cannot run on CPU {cpu}"))
 }
 
 /// `hog NAME CPU NICE`: says that it is there, then uses that CPU until it is killed.

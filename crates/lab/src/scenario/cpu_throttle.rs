@@ -28,6 +28,7 @@ use crate::meter::Amounts;
 use crate::meter::Reading;
 use crate::meter::schedstat;
 use crate::meter::work;
+use crate::part::pin_process;
 use crate::part::pin_this_thread;
 use crate::service::Service;
 use crate::service::SpanId;
@@ -69,8 +70,11 @@ fn play(stage: &Stage<'_>) -> Result<(), Stop> {
     let mut encoder = stage.start("encoder", &arguments)?;
     encoder.hear::<()>()?;
     let neighbour = stage.hog("neighbour", cpu, 0)?;
-    group.add(neighbour.pid())?;
-    group.add(encoder.pid())?;
+    for pid in [neighbour.pid(), encoder.pid()] {
+        group.add(pid)?;
+        // Where the group has CPUs of its own to give, older kernels forget who had chosen fewer.
+        pin_process(pid, cpu)?;
+    }
     encoder.say(&(neighbour.pid(), group.file("cpu.stat")))?;
     let told: Told = encoder.hear()?;
     let amounts = told.amounts;
