@@ -14,6 +14,7 @@ use crate::event::Connection;
 use crate::event::NetState;
 use crate::event::Ns;
 use crate::event::Phase;
+use crate::event::Retransmits;
 use crate::event::ThreadId;
 
 /// What a thread waited for on a connection.
@@ -241,6 +242,12 @@ impl<'c> View<'c> {
         if outwards && now.is_some_and(|now| has_arrived(now, bit)) {
             return false;
         }
+        // A probe asks after an acknowledgement that is late; of a peer that takes no more, that says
+        // nothing yet.
+        let unread = now.is_some_and(|now| now.has(NetState::WINDOW));
+        if bit == NetState::LOST && unread && self.is_only_probed() {
+            return false;
+        }
         let holds_now = now.is_some_and(|now| now.has(bit));
         let may_hold = now.is_none_or(|now| !outwards || now.has(NetState::UNACKED));
         // Of a phase that proves nothing, only later ones tell.
@@ -251,6 +258,12 @@ impl<'c> View<'c> {
             Some(began) => (holds_now || may_hold) && self.noticeable(began, resent) <= at,
             None => holds_now && Some(told) == place,
         })
+    }
+
+    /// What was sent again in this wait were probes at most.
+    fn is_only_probed(&self) -> bool {
+        let Retransmits { timeouts, fast, .. } = self.seen.retransmits;
+        timeouts == 0 && fast == 0
     }
 
     /// Since when what a bit says is so, as of a phase that has the bit; by the latest phase that says so.

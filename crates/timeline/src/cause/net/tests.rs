@@ -13,6 +13,7 @@ use crate::event::NetState;
 use crate::event::Ns;
 use crate::event::PHASES_MAX;
 use crate::event::Phase;
+use crate::event::Retransmits;
 use crate::event::ThreadId;
 use crate::rng::Rng;
 
@@ -50,6 +51,11 @@ fn connection(rng: &mut Rng) -> Connection {
     Connection {
         accepted: rng.one_in(2),
         reader: rng.one_in(3).then_some(ThreadId(2)),
+        retransmits: Retransmits {
+            timeouts: rng.below(2) as u16,
+            probes: rng.below(2) as u16,
+            fast: 0,
+        },
         srtt_ns: rng.below(9),
         rtt_min_ns: rng.below(9),
         phases,
