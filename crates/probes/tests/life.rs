@@ -9,21 +9,29 @@ use common::child::Steps;
 use common::holes;
 use common::kernel;
 use common::now;
+use common::polling;
+use common::polling::Source;
 use common::until;
 use common::worker::Worker;
 use common::worker::hog;
 use lacuna_probes::Config;
 use lacuna_probes::FaultPlan;
 use lacuna_probes::Watch;
+use lacuna_timeline::event::Asked;
+use lacuna_timeline::event::Call;
 use lacuna_timeline::event::Cycle;
+use lacuna_timeline::event::Entry;
 use lacuna_timeline::event::Event;
 use lacuna_timeline::event::Exit;
 use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::Polled;
 use lacuna_timeline::event::Snapshot;
 use lacuna_timeline::event::ThreadId;
 use lacuna_timeline::event::Waker;
+use rustix::event::epoll::EventFlags;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl Session {
@@ -394,6 +402,66 @@ fn root_merged_cycles_add_up_to_their_stretch() {
     // An emulated machine takes longer than a cycle that may be merged: there it must not happen.
     let short = |cycle: &&&Cycle| cycle.end - cycle.off.at < MERGED_NS_MAX;
     let short = cycles.iter().filter(short).count();
+    assert!(
+        merged_cycles > 500 || short < 500,
+        "{merged_cycles} merged, {short} short ones were not"
+    );
+}
+
+/// Two threads hand a byte to and fro and wait in epoll for it; beside what they wait for lies another pipe
+/// that never is ready.
+#[test]
+fn root_merged_polls_keep_what_ended_them() {
+    let mut session = Session::with(Config {
+        watch: Watch::Selected,
+        merge_short: true,
+        ..Config::default()
+    });
+    let ends: [Arc<Vec<Source>>; 2] =
+        [0, 1].map(|_| Arc::new(vec![polling::pipe(), polling::pipe()]));
+    let sides = [0, 1].map(|side| {
+        let (own, other) = (ends[side].clone(), ends[1 - side].clone());
+        Worker::start("merged", Some(0), move |_| {
+            let set = polling::set(&own, EventFlags::IN);
+            for _ in 0..ROUNDS {
+                if side == 0 {
+                    other[0].make_ready();
+                }
+                assert_eq!(polling::epoll_wait(&set, None).ready, Some(0));
+                own[0].drain();
+                if side == 1 {
+                    other[0].make_ready();
+                }
+            }
+        })
+    });
+    let tids = [sides[0].tid, sides[1].tid];
+    sides.into_iter().for_each(Worker::join);
+    session.drain_past(now());
+    let (mut merged_cycles, mut short) = (0, 0);
+    for (tid, own) in tids.into_iter().zip(&ends) {
+        let thread = session.id(tid);
+        for event in &session.events {
+            let Event::Merged(merged) = event else {
+                continue;
+            };
+            let in_epoll = merged.wait.entry == Entry::Call(Call::EpollWait);
+            if merged.thread != thread || !in_epoll {
+                continue;
+            }
+            assert_eq!(merged.wait.polled, Polled::Ended(Asked::Input));
+            let told = session.events.iter().find_map(|event| match event {
+                Event::Object(info) if Some(info.object) == merged.wait.object => Some(info),
+                _ => None,
+            });
+            assert!(own[0].is(told.expect("the pipe was told")));
+            merged_cycles += merged.count;
+        }
+        let sleeps = session.sleeps(thread, Call::EpollWait, 0, u64::MAX);
+        let is_short = |cycle: &&&Cycle| cycle.end - cycle.off.at < MERGED_NS_MAX;
+        short += sleeps.iter().filter(is_short).count();
+    }
+    // As above.
     assert!(
         merged_cycles > 500 || short < 500,
         "{merged_cycles} merged, {short} short ones were not"
