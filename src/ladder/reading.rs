@@ -206,7 +206,12 @@ pub(super) fn unreadable(process: &ProcessFacts, error: &ProcessError) -> Void {
 
 /// The same of what the kernel shows to those only who may trace the process.
 pub(super) fn denied(process: &ProcessFacts, error: &io::Error) -> Void {
+    let own = rustix::process::geteuid().as_raw();
     match error.kind() {
+        io::ErrorKind::PermissionDenied if own == 0 || own == process.uids[0] => Void::new(
+            "the kernel lets nobody from here look into it (another user namespace, or hardened)",
+            "run the ladder from the process's own container, or with CAP_SYS_PTRACE there",
+        ),
         io::ErrorKind::PermissionDenied => Void::new(
             format!("it is the process of user {}", process.uids[0]),
             "run the ladder as root, or as that user",

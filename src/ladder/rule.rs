@@ -442,7 +442,9 @@ pub(crate) fn block_io(io: &Seen<IoGrowth>) -> Finding {
         Ok(io) if io.storage_read_bytes == 0 && io.storage_written_bytes == 0 => {
             Finding::ok("it moved nothing from or to storage")
         }
-        Ok(_) => Finding::ok("how long it waited for that is in the step on delay accounting"),
+        Ok(_) => Finding::ok(
+            "it moved data from or to storage; how long it waited for that, only delay accounting says",
+        ),
     }
 }
 

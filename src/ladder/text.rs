@@ -43,7 +43,7 @@ pub(super) fn step(step: &Step, style: Style) -> String {
         false => format!("{} ({})", cause.phrase(), cause.name()),
     });
     let mut text = format!(
-        "{:>2}  {:<17}{}",
+        "{:>2}  {:<18}{}",
         step.step,
         step.name,
         word(step.verdict, style)
@@ -152,7 +152,7 @@ fn pair(name: &str, value: &Value) -> Option<String> {
         Value::Number(number) if name == "tid" => number.to_string(),
         Value::Number(number) => grouped(*number),
     };
-    let units = ["_ns", "_bytes", "_share"];
+    let units = ["_ns", "_bytes"];
     let bare = units.iter().find_map(|unit| name.strip_suffix(unit));
     Some(format!("{} {amount}", words(bare.unwrap_or(name))))
 }

@@ -91,6 +91,8 @@ impl Answer {
         let found = steps.iter().filter(|step| !step["cause"].is_null());
         let mut text = format!("{}\n", self.report["conclusion"]);
         found.for_each(|step| text.push_str(&format!("  {step}\n")));
+        let threads = &self.step("run-queue")["values"]["worst"];
+        text.push_str(&format!("  {threads}\n"));
         text
     }
 
