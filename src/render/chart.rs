@@ -33,6 +33,8 @@ const LEGEND_LINE: f64 = 22.0;
 const BOTTOM: f64 = 14.0;
 /// About how wide a character of the legend is.
 const CHARACTER: f64 = 7.0;
+/// How far apart the numbers of bursts are at least.
+const NUMBERS_APART: f64 = 34.0;
 /// Lines of the scale at most.
 const TICKS_MAX: u64 = 6;
 /// Nanoseconds of a millisecond.
@@ -268,11 +270,11 @@ fn draw_bar(
 /// Numbers of bursts below the bars, as far apart as there is room.
 fn draw_numbers(svg: &mut String, bursts: usize, pitch: f64, floor: f64) {
     let steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000];
-    let fits = |step: &&usize| **step as f64 * pitch >= 34.0;
+    let fits = |step: &&usize| **step as f64 * pitch >= NUMBERS_APART;
     let step = steps.iter().find(fits).copied().unwrap_or(1_000);
     for burst in (1..=bursts).filter(|burst| *burst == 1 || burst % step == 0) {
-        // The first and its neighbour would touch.
-        if burst != 1 && burst < step.div_ceil(2) + 1 {
+        // Too near to the first, which is always there.
+        if burst != 1 && (burst - 1) as f64 * pitch < NUMBERS_APART {
             continue;
         }
         let x = LEFT + pitch * (burst as f64 - 0.5);
