@@ -10,6 +10,7 @@ use std::path::PathBuf;
 const DIR: &str = "src/bpf";
 const FLOOR: &str = "benches/empty.bpf.c";
 const PIECES: &str = "benches/pieces.bpf.c";
+const DROPPER: &str = "tests/programs/dropper.bpf.c";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
@@ -24,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         (&*format!("{DIR}/lacuna.bpf.c"), "lacuna.skel.rs"),
         (FLOOR, "empty.skel.rs"),
         (PIECES, "pieces.skel.rs"),
+        (DROPPER, "dropper.skel.rs"),
     ] {
         SkeletonBuilder::new()
             .source(source)
@@ -33,5 +35,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={DIR}");
     println!("cargo:rerun-if-changed={FLOOR}");
     println!("cargo:rerun-if-changed={PIECES}");
+    println!("cargo:rerun-if-changed={DROPPER}");
     Ok(())
 }

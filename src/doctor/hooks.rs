@@ -21,6 +21,14 @@ const ABSENT: &str = "failed to find kernel BTF type ID";
 /// What the kernel says where a capability is missing or lockdown forbids it.
 const NOT_PERMITTED: &str = "Operation not permitted";
 
+/// Causes that the arriving segments of a connection tell apart.
+const NET_BY_SEGMENT: [Cause; 4] = [
+    Cause::NetRetransmit,
+    Cause::NetNagle,
+    Cause::NetAck,
+    Cause::NetPeer,
+];
+
 /// What a hook is for.
 enum Use {
     /// Without it no stretch of time can be told.
@@ -50,7 +58,13 @@ fn used_for(hook: &str) -> Use {
         }
         "task_rename" => Use::Detail("threads keep the name that they had when first seen"),
         "inet_sock_set_state" => Use::Detail(
-            "under overload, processes that send spans are not recognised by their connection",
+            "under overload, processes that send spans are not recognised by their connection; a \
+             connection is followed only from the first wait on it",
+        ),
+        "tcp_probe" => Use::Causes(&NET_BY_SEGMENT),
+        "tcp_retransmit_skb" => Use::Causes(&[Cause::NetRetransmit]),
+        "kfree_skb" => Use::Detail(
+            "a segment that this host itself drops is noticed late, and where is not known",
         ),
         _ => Use::Everything,
     }

@@ -13,7 +13,7 @@ pub(super) fn checks(facts: &Result<KernelFacts, String>) -> Vec<Check> {
     let Ok(facts) = facts else {
         return Vec::new();
     };
-    vec![threads(facts), limits(facts), wakers(facts)]
+    vec![threads(facts), limits(facts), wakers(facts), drops(facts)]
 }
 
 /// Where what is known of a thread is kept.
@@ -53,6 +53,20 @@ fn limits(facts: &KernelFacts) -> Check {
         ),
         LimitClock::NoLimits => Check::ok(NAME, "this kernel has none"),
     }
+}
+
+/// Whether what this host drops is known where it happens.
+fn drops(facts: &KernelFacts) -> Check {
+    const NAME: &str = "dropped packets";
+    if facts.drop_reasons {
+        return Check::ok(NAME, "this kernel says why it drops one");
+    }
+    Check::degraded(
+        NAME,
+        "this kernel does not say why it drops one: that this host itself dropped a segment of a \
+         connection is known only where a thread waits on that connection directly, and not by whom",
+        "boot a kernel of 5.17 or later",
+    )
 }
 
 /// Whether a wake-up can be put down to a thread.

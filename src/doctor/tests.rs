@@ -65,6 +65,7 @@ impl Host {
                     limits: LimitClock::Task,
                     wakers: true,
                     typed_loads: true,
+                    drop_reasons: true,
                 }),
                 clock_error_ns: Ok(40),
                 connection_owner: Ok(()),
@@ -77,10 +78,8 @@ impl Host {
             "none [integrity] confidentiality\n",
         );
         host.write("proc/self/status", ALL);
-        host.write(
-            "proc/self/limits",
-            "Max locked memory         8388608  8388608  bytes\n",
-        );
+        let locked = "Max locked memory         8388608  8388608  bytes\n";
+        host.write("proc/self/limits", locked);
         host.write("proc/self/mountinfo", BOTH_VERSIONS);
         host.write("proc/kallsyms", "ffffffff81001000 T schedule\n");
         host.write("proc/sys/kernel/sched_rt_runtime_us", "950000\n");

@@ -26,6 +26,9 @@ pub struct Config {
     pub faults: FaultPlan,
     /// Merge short cycles of one kind (overload, rule 11).
     pub merge_short: bool,
+    /// Follow TCP connections (the group `net`): what a wait on one was for. Without, each such wait is
+    /// one of which the connection is known, and not what it was like.
+    pub net: bool,
     /// A process that connects to one of these ports becomes watched; at most
     /// [`OTLP_PORTS_MAX`], more are refused.
     pub otlp_ports: Vec<u16>,
@@ -39,6 +42,7 @@ impl Default for Config {
             ignore_tgid: None,
             faults: FaultPlan::default(),
             merge_short: false,
+            net: true,
             otlp_ports: Vec::new(),
         }
     }
@@ -97,6 +101,8 @@ pub struct Counters {
     /// Detours that ended or began unseen, or lay deeper than a record can carry. The first two are
     /// numbered, so that the thread's next record shows them missing.
     pub detours_lost: u64,
+    /// TCP connections for which no place could be made: waits on them have no account of the connection.
+    pub connections_lost: u64,
     /// Records read so far, by name of their kind.
     pub records_by_kind: Vec<(&'static str, u64)>,
 }
@@ -155,6 +161,9 @@ pub struct KernelFacts {
     pub limits: LimitClock,
     /// Whether a waker can be told from an interrupt on top of it. Without, wakers are unknown.
     pub wakers: bool,
+    /// Whether a dropped packet says why (5.17). Without, what this host itself drops of a connection is
+    /// known only while a thread waits on that connection directly.
+    pub drop_reasons: bool,
     /// Whether kernel memory is read by typed loads (6.2) instead of a helper's copies, which cost more
     /// at each switch.
     pub typed_loads: bool,

@@ -5,11 +5,13 @@
 use crate::config::KernelFacts;
 use crate::config::LimitClock;
 use crate::error::Error;
+use crate::skel::types::drop_kind;
 use crate::skel::types::record_limits;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::BtfType;
 use libbpf_rs::btf::types::Composite;
 use libbpf_rs::btf::types::DataSec;
+use libbpf_rs::btf::types::Enum;
 use libbpf_rs::btf::types::Func;
 use libbpf_rs::btf::types::FuncProto;
 use libbpf_rs::btf::types::MemberAttr;
@@ -26,6 +28,34 @@ const KALLSYMS: &str = "/proc/kallsyms";
 const TYPED_LOAD: &str = "bpf_rdonly_cast";
 /// Threads that the table holds where it is needed.
 const THREADS_MAX: u32 = record_limits::THREAD_TABLE_MAX.0;
+/// Of the kernel's reasons for dropping a packet.
+const DROP_REASONS_MAX: usize = record_limits::DROP_REASONS_MAX.0 as usize;
+
+/// What a reason of the kernel is to us (`enum skb_drop_reason`, without its prefix). Those that are not
+/// here drop what is no segment of a connection, or what its end did not want.
+fn drop_kind_of(reason: &str) -> drop_kind {
+    match reason {
+        "QDISC_DROP" | "QDISC_OVERLIMIT" | "QDISC_CONGESTED" | "CAKE_FLOOD" | "FQ_BAND_LIMIT"
+        | "FQ_HORIZON_LIMIT" | "FQ_FLOW_LIMIT" | "DUALPI2_STEP_DROP" => drop_kind::DROP_QUEUE,
+        "TC_EGRESS" => drop_kind::DROP_TC_OUT,
+        "TC_INGRESS" => drop_kind::DROP_TC_IN,
+        "NETFILTER_DROP" => drop_kind::DROP_FILTER,
+        "CPU_BACKLOG" | "XDP" | "FULL_RING" | "DEV_HDR" | "DEV_READY" | "TAP_FILTER"
+        | "TAP_TXFILTER" | "SKB_GSO_SEG" | "NO_TX_TARGET" => drop_kind::DROP_DEVICE,
+        "BPF_CGROUP_EGRESS" | "SECURITY_HOOK" | "SOCKET_FILTER" | "XFRM_POLICY" => {
+            drop_kind::DROP_POLICY
+        }
+        "NEIGH_CREATEFAIL" | "NEIGH_FAILED" | "NEIGH_QUEUEFULL" | "NEIGH_DEAD"
+        | "NEIGH_HH_FILLFAIL" => drop_kind::DROP_NEIGHBOUR,
+        "IP_OUTNOROUTES" | "IP_INNOROUTES" | "IP_RPFILTER" => drop_kind::DROP_ROUTE,
+        "SOCKET_RCVBUFF" | "SOCKET_BACKLOG" | "TCP_OFO_DROP" | "TCP_OFO_QUEUE_PRUNE" => {
+            drop_kind::DROP_SOCKET
+        }
+        "TCP_CSUM" | "IP_CSUM" | "SKB_CSUM" => drop_kind::DROP_CHECKSUM,
+        "NOMEM" | "PROTO_MEM" => drop_kind::DROP_MEMORY,
+        _ => drop_kind::DROP_NONE,
+    }
+}
 
 /// Addresses of what the programs cannot name themselves; 0 where not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,8 +164,33 @@ impl Features {
             limits: self.limits(),
             wakers: offsets != PerCpuOffsets::default()
                 && self.has_member("sched_entity", "cfs_rq"),
+            drop_reasons: self.says_drop_reason(),
             typed_loads: self.btf.type_by_name::<Func<'_>>(TYPED_LOAD).is_some(),
         }
+    }
+
+    /// 5.17 on (c504e5c2f964 "net: skb: introduce kfree_skb_reason()"): a dropped packet says why.
+    pub(crate) fn says_drop_reason(&self) -> bool {
+        self.arguments("kfree_skb")
+            .is_some_and(|args| args.len() >= 3)
+    }
+
+    /// Which of our kinds each of the kernel's reasons for dropping a packet is. They are found by name:
+    /// the numbers differ between versions.
+    pub(crate) fn drop_classes(&self) -> [u8; DROP_REASONS_MAX] {
+        let mut classes = [0; DROP_REASONS_MAX];
+        let Some(reasons) = self.btf.type_by_name::<Enum<'_>>("skb_drop_reason") else {
+            return classes;
+        };
+        for reason in reasons.iter() {
+            let name = reason.name.map(std::ffi::OsStr::to_string_lossy);
+            let name = name.unwrap_or_default();
+            let kind = drop_kind_of(name.trim_start_matches("SKB_DROP_REASON_"));
+            if let Some(slot) = classes.get_mut(reason.value as usize) {
+                *slot = kind.0 as u8;
+            }
+        }
+        classes
     }
 
     /// 7.2 on: direct reclaim names the allocation flags before the order.

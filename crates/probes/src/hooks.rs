@@ -61,6 +61,7 @@ fn programs(features: &Features) -> Result<Vec<(String, String)>, Error> {
         .filter(|(name, _)| match name.as_str() {
             "sched_switch" => !stateless,
             "sched_switch_stateless" => stateless,
+            "kfree_skb" => features.says_drop_reason(),
             _ => true,
         })
         .collect())

@@ -34,6 +34,10 @@ const WATERMARK_PART: u64 = 4;
 /// Programs for one shape of a tracepoint that has two.
 const SWITCH: &str = "sched_switch";
 const SWITCH_STATELESS: &str = "sched_switch_stateless";
+/// Programs of the group `net`; what else belongs to it is in programs that are always there, and is
+/// left out of them by the verifier.
+const NET: [&str; 3] = ["tcp_probe", "tcp_retransmit_skb", DROPS];
+const DROPS: &str = "kfree_skb";
 
 /// The loaded object and its attachments; the order of the fields is the order of dropping.
 pub(crate) struct Loaded {
@@ -125,7 +129,7 @@ pub(crate) fn prepare(config: &Config) -> Result<Opened, Error> {
     let mut opened = Opened::new()?;
     configure(&mut opened.skel, config, &features)?;
     opened.select_maps(&features)?;
-    select(&mut opened.skel, &features);
+    select(&mut opened.skel, &features, config.net);
     Ok(opened)
 }
 
@@ -146,11 +150,19 @@ fn configure(
             .set_max_entries(config.faults.threads_max)
             .map_err(refused("sizing the table of threads"))?;
     }
+    if !config.net {
+        open.maps
+            .connections
+            .set_max_entries(1)
+            .map_err(refused("sizing the table of connections"))?;
+    }
     let rodata = open
         .maps
         .rodata_data
         .as_mut()
         .ok_or_else(|| Error::Config("the BPF object has no read-only data".to_owned()))?;
+    rodata.drop_class = features.drop_classes();
+    rodata.config.net = config.net.into();
     for (number, slot) in (0..).zip(rodata.call_class.iter_mut()) {
         *slot = arch::class(number).0 as u8;
     }
@@ -194,11 +206,13 @@ fn random_key() -> Result<u64, Error> {
     Ok(u64::from_ne_bytes(key))
 }
 
-/// Leaves out programs whose tracepoint this kernel has not, or has in another shape.
-fn select(open: &mut OpenLacunaSkel<'_>, features: &Features) {
+/// Leaves out programs whose tracepoint this kernel has not, or has in another shape, and those of a group
+/// that is not asked for.
+fn select(open: &mut OpenLacunaSkel<'_>, features: &Features, net: bool) {
     let says_state = features.switch_says_state();
     for mut program in open.open_object_mut().progs_mut() {
-        let wanted = is_wanted(&program, features, says_state);
+        let in_group = net || !NET.contains(&&*program.name().to_string_lossy());
+        let wanted = in_group && is_wanted(&program, features, says_state);
         program.set_autoload(wanted);
     }
 }
@@ -211,6 +225,7 @@ fn is_wanted(program: &OpenProgramMut<'_>, features: &Features, says_state: bool
     match &*program.name().to_string_lossy() {
         SWITCH => says_state,
         SWITCH_STATELESS => !says_state,
+        DROPS => features.says_drop_reason(),
         _ => features.has_tracepoint(tracepoint),
     }
 }

@@ -5,6 +5,7 @@
 //! it panic, because every wire type consists of integers that take any value.
 
 mod blame;
+mod net;
 mod object;
 mod wait;
 
@@ -37,9 +38,9 @@ use lacuna_timeline::event::Waker;
 use std::mem::size_of;
 
 /// Names of the kinds, by their number on the wire; number 0 is no record.
-pub(crate) const KIND_NAMES: [&str; 12] = [
+pub(crate) const KIND_NAMES: [&str; 13] = [
     "none", "queued", "wait", "long", "crowded", "merged", "detour", "exit", "thread", "object",
-    "stack", "snapshot",
+    "stack", "snapshot", "net",
 ];
 
 /// `since` of a thread whose switches are not recorded: it never comes.
@@ -75,6 +76,7 @@ wire! {
     object_record: 144,
     stack_record: 144,
     snapshot_record: 120,
+    net_record: 336,
 }
 
 // SAFETY: integers only; it is read, never written, so that its inner padding does not matter.
@@ -113,6 +115,7 @@ pub(crate) fn decode(
         record_kind::RECORD_OBJECT => Event::Object(object::info(&read(bytes)?)),
         record_kind::RECORD_STACK => Event::Stack(stack(&read(bytes)?, symbolize)),
         record_kind::RECORD_SNAPSHOT => snapshot(&read(bytes)?),
+        record_kind::RECORD_NET => Event::Net(net::told(&read(bytes)?)),
         _ => return None,
     };
     Some((usize::from(header.kind), event))
@@ -169,7 +172,7 @@ fn cycle(
         cpu: header.cpu,
         blame: Blame::default(),
         stack: None,
-        net: false,
+        net: has(header.flags, record_flags::FLAG_NET),
         faults,
         short: ShortDetours::default(),
         detour_seq: detour_seq.into(),

@@ -50,6 +50,7 @@ pub(crate) fn read(skel: &LacunaSkel<'static>, counters: &mut Counters) -> Resul
         counters.storage_failures += cpu.storage_failures;
         counters.programs_skipped += cpu.wakings_skipped;
         counters.detours_lost += cpu.detours_lost;
+        counters.connections_lost += cpu.connections_lost;
     }
     for program in programs(skel)? {
         if program.skipped == 0 {

@@ -10,6 +10,9 @@
  *   sched_switch event"). Without: the program is refused, root_every_hook_can_be_tried.
  * - Direct reclaim names the allocation flags before the order: 7.2, seen in its BTF. Without: the
  *   order in a reclaim's evidence is a set of flags; no test asks for it.
+ * - A dropped packet says why: 5.17 (c504e5c2f964 "net: skb: introduce kfree_skb_reason()"); the numbers of
+ *   the reasons differ between versions, so they are found by name. Without: tests/losses.rs, which asks for
+ *   the reason where there is one.
  * - The preempt count is in pcpu_hot: 6.2 (64701838bf05) to 6.14 (46e8fff6d45f); in some kernels only the
  *   symbols tell where. Without: root_the_waker_is_the_thread_that_woke_or_the_interrupt.
  *
@@ -232,6 +235,13 @@ static __always_inline bool has_ready_list(void)
 	return bpf_core_field_exists(((struct eventpoll *)0)->rdllist) &&
 	       bpf_core_field_exists(item->rdllink) && bpf_core_field_exists(item->ep) &&
 	       bpf_core_field_exists(item->ffd.file) && bpf_core_field_exists(item->event.events);
+}
+
+static __always_inline u32 write_seq_of(struct sock *sk)
+{
+	if (reads_cheaply())
+		return bpf_core_cast(sk, struct tcp_sock)->write_seq;
+	return BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
 }
 
 static __always_inline void read_file(struct file *file, struct resolved_file *found)

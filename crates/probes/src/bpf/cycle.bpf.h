@@ -20,7 +20,7 @@ struct arrival {
 	u64 runs;    /* how often the thread had come on a CPU before */
 	u32 from_idle;
 	u32 exact;  /* the throttled part came first, in one piece */
-	u32 unseen; /* found out afterwards: its own switch was not traced */
+	u32 net;    /* a net record was made for this cycle */
 };
 
 static __always_inline u64 enqueued_at(struct arrival *in)
@@ -48,6 +48,8 @@ static __always_inline u32 cycle_flags(struct thread_state *state, struct arriva
 		flags |= FLAG_FROZEN;
 	if (in->from_idle)
 		flags |= FLAG_FROM_IDLE;
+	if (in->net)
+		flags |= FLAG_NET;
 	return flags;
 }
 
@@ -217,9 +219,11 @@ static __always_inline bool is_long(struct thread_state *state, struct task_stru
 }
 
 static __always_inline void emit_cycle(struct cpu_state *cpu, struct thread_state *state,
-				       struct task_struct *task, struct arrival *in)
+				       struct task_struct *task, struct arrival *in, bool unseen)
 {
 	state->seq++;
+	if (!unseen) /* there the stack has no room for it */
+		in->net = tell_connection(cpu, state);
 	if (is_long(state, task, in))
 		emit_long(cpu, state, task, in);
 	else if (state->flags & THREAD_RUNNABLE)

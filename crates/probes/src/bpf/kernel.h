@@ -35,6 +35,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
@@ -103,9 +104,29 @@ enum {
 	S_IFMT = 0170000,
 	S_IFSOCK = 0140000,
 	ANON_INODE_FS = 0x09041934,
-	IPPROTO_TCP = 6,
+};
+
+/* include/net/tcp_states.h, include/net/tcp.h, include/uapi/linux/tcp.h, include/net/inet_connection_sock.h. */
+enum {
+	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
+	TCP_SYN_RECV = 3,
+	TCP_TIME_WAIT = 6,
+	TCP_CLOSE = 7,
 	TCP_LISTEN = 10,
+	TCP_NEW_SYN_RECV = 12,
+	TCP_NAGLE_OFF = 1,
+	TCP_NAGLE_CORK = 2,
+	TCP_FLAG_FIN_OR_SYN = 0x3,
+	TCP_FLAG_ACK = 0x10,
+	TCP_CA_RECOVERY = 3,
+	TCP_CA_LOSS = 4,
+	ICSK_TIME_PROBE0 = 3,
+	ICSK_TIME_LOSS_PROBE = 5,
+	IPPROTO_TCP = 6,
+	SOCK_STREAM = 1,
+	ETH_P_IP = 0x0800,
+	ETH_P_IPV6 = 0x86dd,
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -335,15 +356,87 @@ struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
 	u16 sk_type;
+	u32 sk_max_ack_backlog;
+};
+
+struct net_device {
+	int ifindex;
+	possible_net_t nd_net;
+};
+
+struct sk_buff {
+	struct net_device *dev;
+	u64 skb_mstamp_ns;
+	char cb[48];
+	struct list_head tcp_tsorted_anchor;
+	unsigned int len;
+	__be16 protocol;
+	__u16 network_header;
+	unsigned char *head;
+	unsigned char *data;
+};
+
+/* What TCP keeps in `cb` of a segment. */
+struct tcp_skb_cb {
+	__u32 seq;
+	__u32 end_seq;
+	__u8 tcp_flags; /* two bytes from 6.16 on: only an unsigned field is relocated to another size */
+	__u32 ack_seq;
+};
+
+struct rb_root {
+	void *rb_node;
+};
+
+struct minmax_sample {
+	u32 v;
+};
+
+struct minmax {
+	struct minmax_sample s[3];
+};
+
+/* Starts with its sock, as do the next two. */
+struct inet_sock {
+	__be16 inet_sport;
+};
+
+struct inet_connection_sock {
+	__u8 icsk_ca_state : 5;
+	__u8 icsk_pending;
+	struct {
+		__u32 lrcvtime;
+	} icsk_ack;
+};
+
+struct tcp_sock {
+	u64 bytes_received;
+	u64 bytes_sent;
+	u64 first_tx_mstamp; /* microseconds */
+	u32 rcv_nxt;
+	u32 copied_seq;
+	u32 snd_una;
+	u32 snd_nxt;
+	u32 write_seq;
+	u32 snd_sml;
+	u32 snd_wnd;
+	u32 snd_cwnd;
+	u32 mss_cache;
+	u32 srtt_us;
+	u32 rttvar_us;
+	u32 packets_out;
+	u32 retrans_out;
+	u32 lost_out;
+	u32 sacked_out;
+	u32 lsndtime;
+	u8 nonagle : 4;
+	struct minmax rtt_min;
+	struct rb_root out_of_order_queue;
+	struct list_head tsorted_sent_queue;
 };
 
 struct socket {
 	struct sock *sk;
-};
-
-struct tcp_sock {
-	u32 rcv_nxt;
-	u32 copied_seq;
 };
 
 typedef struct {

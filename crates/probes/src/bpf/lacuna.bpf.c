@@ -19,6 +19,9 @@
 #include "futex.bpf.h"
 #include "ended.bpf.h"
 #include "wait.bpf.h"
+#include "net.bpf.h"
+#include "segment.bpf.h"
+#include "netwait.bpf.h"
 #include "occupancy.bpf.h"
 #include "throttle.bpf.h"
 #include "stack.bpf.h"
@@ -45,6 +48,7 @@ struct thread_record *unused_thread __attribute__((unused));
 struct object_record *unused_object __attribute__((unused));
 struct stack_record *unused_stack __attribute__((unused));
 struct snapshot_record *unused_snapshot __attribute__((unused));
+struct net_record *unused_net __attribute__((unused));
 enum record_kind *unused_kind __attribute__((unused));
 enum record_flags *unused_flags __attribute__((unused));
 enum wait_entry *unused_entry __attribute__((unused));
@@ -54,6 +58,9 @@ enum call_class *unused_class __attribute__((unused));
 enum special_id *unused_special __attribute__((unused));
 enum record_limits *unused_limits __attribute__((unused));
 enum watch_bits *unused_watch __attribute__((unused));
+enum net_state *unused_state __attribute__((unused));
+enum net_resent *unused_resent __attribute__((unused));
+enum drop_kind *unused_drop __attribute__((unused));
 
 /* Every context switch, interrupts off, in the context of the thread that leaves. 5.18 on. */
 SEC("tp_btf/sched_switch")
@@ -188,6 +195,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int old_state, int new_state)
 {
 	u32 port, tgid, bits = WATCH_PROCESS;
 
+	state_changes(sk, new_state);
 	if (new_state != TCP_SYN_SENT)
 		return 0;
 	port = bpf_ntohs(sk->__sk_common.skc_dport);
@@ -198,6 +206,33 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int old_state, int new_state)
 		if (!bpf_map_update_elem(&watched_processes, &tgid, &bits, BPF_NOEXIST))
 			__sync_fetch_and_add(&control.watch_generation, 1);
 	}
+	return 0;
+}
+
+/*
+ * Each segment that arrives on an established connection, before it is processed, under the socket's lock:
+ * in a softirq, or in a system call that works off the backlog.
+ */
+SEC("tp_btf/tcp_probe")
+int BPF_PROG(tcp_probe, struct sock *sk, struct sk_buff *skb)
+{
+	arriving(sk, skb);
+	return 0;
+}
+
+/* Each segment that is sent again, after that, under the socket's lock: by a timer or an acknowledgement. */
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(tcp_retransmit_skb, struct sock *sk, struct sk_buff *skb)
+{
+	resent(sk, skb);
+	return 0;
+}
+
+/* Each packet that is dropped, by whoever drops it; with a reason, so 5.17 on (c504e5c2f964). */
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(kfree_skb, struct sk_buff *skb, void *location, u32 reason)
+{
+	dropping(skb, reason);
 	return 0;
 }
 

@@ -14,6 +14,8 @@
 #define SEEN_ENTRIES 8192
 /* Processes that can be selected at once; beyond it watch_process fails. */
 #define WATCHED_PROCESSES_MAX 4096
+/* Connections that are known at once; the one that was looked at least gives its place to a new one. */
+#define CONNECTIONS_MAX 32768
 /* The real size is set at load. */
 #define RING_BYTES_DEFAULT (1 << 20)
 
@@ -35,6 +37,7 @@ struct probe_config {
 	u16 call_sleep;
 	u8 drop_exits;
 	u8 order_is_second; /* 7.2 swapped the arguments of direct reclaim */
+	u8 net;             /* connections are followed */
 };
 
 /* Changed while running; read racily, which costs at most one switch's delay. */
@@ -108,6 +111,94 @@ struct resolved_file {
 	u64 ino;
 	u64 private_data;
 	u64 object;
+	u64 tcp; /* the sock, if it is one of TCP */
+};
+
+/* The two ends of a connection, by address. */
+struct end_address {
+	u64 high;
+	u64 low;
+	u32 port; /* as on the wire */
+	u32 unused;
+};
+
+struct ends {
+	struct end_address local;
+	struct end_address remote;
+	u64 netns; /* 0 where the addresses tell connections of this host apart */
+};
+
+/* What holds of a socket at an instant. */
+struct tcp_view {
+	u32 una;
+	u32 nxt;
+	u32 write;
+	u32 received; /* rcv_nxt */
+	u32 window_end;
+	u32 mss;
+	u32 small; /* end of the latest small segment */
+	u32 nonagle;
+	u32 out; /* packets */
+	u32 in_flight;
+	u32 allowed; /* in flight: the congestion window */
+	u32 retransmitted;
+	u32 holes;
+	u32 pending; /* timer */
+	u64 flight; /* when the first of what is in flight left, if nothing of it is acknowledged */
+};
+
+/* The connection that a thread waits on since it left the CPU. */
+struct awaited {
+	u64 sock; /* 0: none, or one that is not followed */
+	u64 key;
+	u64 other_key;
+	struct net_phase sample; /* `at` 0: it was learned at the end of the wait */
+};
+
+/* A stretch of sequence numbers that is in trouble until it is acknowledged, or has arrived. */
+struct trouble {
+	u64 since; /* 0: not known */
+	u32 end;
+	u32 set; /* 0: there was none yet */
+};
+
+/*
+ * What we keep of one end of a TCP connection. Who may write what: `own` and what has no other remark,
+ * programs that run under this socket's lock; what is marked (mirror), programs under the lock of the
+ * other end; (drop), kfree_skb, wherever that runs; (wait), switches of threads that wait on it. So each
+ * ring has one writer; counts of drops may miss one where two CPUs drop at once.
+ */
+struct connection {
+	u64 sock; /* whose it is: another sock at this key is another connection */
+	u64 other; /* the sock at the other end, once it was shown to be that */
+	u64 reader; /* (wait) */
+	u64 resent_at;
+	u64 oldest_sent; /* when the segment at `oldest` was first sent, as last seen */
+	u64 gap_since;
+	struct trouble lost;
+	struct trouble peer_lost;    /* (mirror) */
+	struct trouble dropped;      /* (drop) */
+	struct trouble peer_dropped; /* (drop) */
+	u64 dropped_at;              /* (drop) the latest */
+	u32 watched;   /* (wait) a watched thread waited on it, or is expected to */
+	u32 heard;     /* bytes have arrived */
+	u32 heard_at;  /* write_seq as bytes last arrived */
+	u32 idle_una;  /* snd_una as nothing was in flight */
+	u32 oldest;
+	u32 arrived;   /* (mirror) up to where the other end has everything, if `arrived_set` */
+	u32 arrived_set;
+	u32 closed;
+	u32 resent[RESENT_KINDS];
+	u32 resent_told[RESENT_KINDS]; /* (wait) */
+	u32 drops;      /* (drop), as the next three */
+	u32 drop_kind;
+	u32 drop_ifindex;
+	u32 drop_netns;
+	u32 drops_told; /* (wait) */
+	u32 own_count;
+	u32 mirror_count; /* (mirror) */
+	struct net_phase own[NET_OWN];
+	struct net_phase mirror[NET_MIRROR]; /* (mirror) */
 };
 
 /* What we keep of a thread, from its first sight to its end. */
@@ -141,6 +232,7 @@ struct thread_state {
 	struct record_wait wait;
 	struct resolved_file resolved;
 	struct resolved_file ready; /* the same of what ends its epoll waits; only wakings write it */
+	struct awaited awaited;
 	struct throttle_state throttle; /* since it left the CPU runnable */
 	struct throttle_state woken;    /* since it was woken; only before 6.18 */
 	struct open_detour detours[OPEN_DETOURS];
@@ -169,16 +261,22 @@ struct cpu_state {
 	u64 storage_failures;
 	u64 wakings_skipped;
 	u64 detours_lost;
+	u64 connections_lost; /* no place could be made for one */
 	u64 occupied; /* entries ever written to the ring below */
 	struct occupant occupants[OCCUPANCY_ENTRIES];
 	struct record_slice slices[OCCUPANCY_WALK];
 	u64 frames[STACK_FRAMES];
 	struct limits limits;
 	struct thread_state fresh; /* a new thread's state is prepared here */
+	struct awaited awaited; /* of the switch that is under way, as the next two */
+	struct ends ends;
+	struct tcp_view view;
+	u64 number; /* what as_number passes an address through */
 };
 
 const volatile struct probe_config config = {};
 const volatile u8 call_class[CALLS_MAX] = {};
+const volatile u8 drop_class[DROP_REASONS_MAX] = {}; /* enum drop_kind of each of the kernel's reasons */
 struct probe_control control = {};
 u64 snapshot_ids; /* ids given by the iterator; it runs once at a time */
 struct thread_state snapshot_fresh;
@@ -229,6 +327,17 @@ struct {
 	__type(key, u32);
 	__type(value, u32);
 } watched_processes SEC(".maps");
+
+/*
+ * By a hash of the two addresses and ports, so that the other end is found under the swapped one. All of it
+ * is allocated at load (15 MB), because entries are made in softirqs and under the run queue's lock.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, CONNECTIONS_MAX);
+	__type(key, u64);
+	__type(value, struct connection);
+} connections SEC(".maps");
 
 static __always_inline struct cpu_state *this_cpu(void)
 {

@@ -68,6 +68,20 @@ static __always_inline u64 socket_identity(struct file *file)
 	       BPF_CORE_READ(sk, __sk_common.skc_dport);
 }
 
+/* The sock of a file that is a socket, if it is one of TCP: what connections are known by. */
+static __always_inline u64 tcp_of(struct file *file)
+{
+	struct socket *socket = BPF_CORE_READ(file, private_data);
+	struct sock *sk = BPF_CORE_READ(socket, sk);
+	u32 family;
+
+	if (!sk || BPF_CORE_READ(sk, sk_type) != SOCK_STREAM ||
+	    BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
+		return 0;
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	return family == AF_INET || family == AF_INET6 ? (u64)sk : 0;
+}
+
 static __noinline int identify(struct resolved_file *known, struct file *file)
 {
 	struct inode *inode = (struct inode *)known->inode;
@@ -76,10 +90,12 @@ static __noinline int identify(struct resolved_file *known, struct file *file)
 	u64 magic = BPF_CORE_READ(inode, i_sb, s_magic);
 
 	known->object = hash(device, known->ino);
-	if ((mode & S_IFMT) == S_IFSOCK)
+	if ((mode & S_IFMT) == S_IFSOCK) {
 		known->object = hash(known->object, socket_identity(file));
-	else if (magic == ANON_INODE_FS) /* one inode for all of them */
+		known->tcp = tcp_of(file);
+	} else if (magic == ANON_INODE_FS) { /* one inode for all of them */
 		known->object = hash(known->object, known->private_data);
+	}
 	return 0;
 }
 
@@ -110,6 +126,7 @@ static __always_inline u64 resolve_file(struct cpu_state *cpu, struct resolved_f
 	if (known->file != now.file || known->inode != now.inode || known->ino != now.ino ||
 	    known->private_data != now.private_data || !known->object) {
 		now.object = 0;
+		now.tcp = 0;
 		*known = now;
 		identify(known, file);
 	}

@@ -28,6 +28,7 @@ enum record_kind {
 	RECORD_OBJECT,
 	RECORD_STACK,
 	RECORD_SNAPSHOT, /* from the iterator, never in the ring */
+	RECORD_NET,      /* what a connection was like in the wait whose cycle comes next */
 	RECORD_KINDS,
 };
 
@@ -44,6 +45,7 @@ enum record_flags {
 	FLAG_SOLE = 1 << 9,      /* `object` alone was asked about, and no signal was there at the waking */
 	FLAG_INPUT = 1 << 11,    /* with one of these: it was asked whether it could be read */
 	FLAG_OUTPUT = 1 << 12,   /* the same, written; not for a connection that had something to read */
+	FLAG_NET = 1 << 10,      /* a net record was made for this cycle */
 };
 
 enum wait_entry {
@@ -82,6 +84,55 @@ enum call_class {
 	CALL_SELECT,     /* a number of descriptors and three sets of them */
 };
 
+/*
+ * What held of a connection from an instant on. Facts: which cause they amount to is decided elsewhere.
+ * `since` is of the first of PEER_DROPPED, PEER_LOST, GAP, DROPPED, LOST, UNACKED that is set.
+ */
+enum net_state {
+	NET_UNACKED = 1 << 0,      /* snd_una != write_seq; since the flight began, from idle */
+	NET_UNSENT = 1 << 1,       /* snd_nxt != write_seq */
+	NET_NAGLE = 1 << 2,        /* a small segment waits for the acknowledgement of another */
+	NET_WINDOW = 1 << 3,       /* the peer's window is closed for the next segment */
+	NET_CWND = 1 << 4,         /* as much is in flight as the congestion window allows */
+	NET_LOST = 1 << 5,         /* a segment was sent again; since the oldest unacknowledged one was first sent */
+	NET_DROPPED = 1 << 6,      /* this host dropped a segment of it; since then */
+	NET_GAP = 1 << 7,          /* what arrived lies beyond a hole; since its first segment arrived */
+	NET_PEER_LOST = 1 << 8,    /* LOST of the other end, on this host */
+	NET_ARRIVED = 1 << 9,      /* all that was sent has arrived at the other end, on this host */
+	NET_ASKED = 1 << 10,       /* bytes were written since bytes last arrived */
+	NET_HEARD = 1 << 11,       /* bytes arrived since bytes were last written */
+	NET_HERE = 1 << 12,        /* the other end is on this host */
+	NET_PEER_DROPPED = 1 << 13,/* this host dropped a segment of the other end on its way here */
+	NET_CORKED = 1 << 14,      /* a small segment waits because the program asked for it (TCP_CORK) */
+	NET_UNFOLLOWED = 1 << 15,  /* half closed: arriving segments are not seen */
+	NET_LATE = 1 << 16,        /* it held before `at` already; since when is not known */
+};
+
+/* What made the kernel send a segment again. */
+enum net_resent {
+	RESENT_TIMEOUT,
+	RESENT_PROBE, /* tail loss probe */
+	RESENT_FAST,  /* told by acknowledgements */
+	RESENT_KINDS,
+};
+
+/* Why this host dropped a segment; ours, because the kernel's numbers differ between versions. */
+enum drop_kind {
+	DROP_NONE,    /* none of these: not of interest */
+	DROP_QUEUE,   /* a queueing discipline */
+	DROP_TC_OUT,  /* tc, on the way out */
+	DROP_TC_IN,   /* tc, on the way in */
+	DROP_FILTER,  /* netfilter */
+	DROP_DEVICE,  /* a device's queue is full, or it is not ready; XDP */
+	DROP_POLICY,  /* BPF of a cgroup, a security module, IPsec policy */
+	DROP_NEIGHBOUR, /* no hardware address */
+	DROP_ROUTE,   /* no route, or not by this way */
+	DROP_SOCKET,  /* the receiving socket's buffer or backlog is full */
+	DROP_CHECKSUM,
+	DROP_MEMORY,
+	DROP_KINDS,
+};
+
 /* Ids below this are no threads: a waker that is an interrupt, the idle task as an occupant. */
 enum special_id {
 	ID_UNKNOWN,
@@ -101,6 +152,9 @@ enum record_limits {
 	CALLS_MAX = 512, /* system call numbers that the class table knows */
 	PORTS_MAX = 4,
 	THREAD_TABLE_MAX = 32768, /* threads that can be known where the kernel keeps nothing for us */
+	DROP_REASONS_MAX = 256,   /* of the kernel's numbers */
+	NET_OWN = 8,              /* latest phases that are kept of a connection by what its own end saw, */
+	NET_MIRROR = 4,           /* and by what the other end on this host saw */
 };
 
 struct record_header {
@@ -267,6 +321,47 @@ struct snapshot_record {
 	record_u32 unused;
 };
 
+struct net_phase {
+	record_u64 at;
+	record_u32 since_us; /* before `at`, up to a microsecond; NET_SINCE_UNKNOWN */
+	record_u32 state;
+};
+
+#define NET_SINCE_UNKNOWN 0xffffffffU
+
+/*
+ * What a connection was like in a wait. The rings are as they were found while others may have written
+ * to them: of an entry whose turn came between `_before` and `_after` nothing is known, nor of the one
+ * that would come next.
+ */
+struct net_record {
+	struct record_header header; /* id: the thread */
+	record_u64 seq;
+	record_u64 object;
+	record_u64 out;
+	record_u64 reader;      /* thread whose wait it ended before, 0: none */
+	record_u64 peer_reader; /* the same of the other end */
+	record_u64 resent_at;
+	record_u64 dropped_at;
+	record_u32 srtt_us;
+	record_u32 rtt_min_us;
+	record_u32 rto_us; /* without back-off */
+	record_u32 resent[RESENT_KINDS]; /* since the last record of this connection */
+	record_u32 drops;                /* the same */
+	record_u32 drop_ifindex;
+	record_u32 drop_netns;
+	record_u32 own_before;
+	record_u32 own_after;
+	record_u32 mirror_before;
+	record_u32 mirror_after;
+	record_u16 drop_kind;
+	record_u8 accepted;
+	record_u8 unused;
+	struct net_phase sample; /* at `out`; `at` 0: none was taken */
+	struct net_phase own[NET_OWN];
+	struct net_phase mirror[NET_MIRROR];
+};
+
 _Static_assert(sizeof(struct record_header) == 16, "header");
 _Static_assert(sizeof(struct record_wait) == 56, "wait");
 _Static_assert(sizeof(struct queued_record) == 80, "queued");
@@ -280,5 +375,6 @@ _Static_assert(sizeof(struct thread_record) == 88, "thread");
 _Static_assert(sizeof(struct object_record) == 144, "object");
 _Static_assert(sizeof(struct stack_record) == 144, "stack");
 _Static_assert(sizeof(struct snapshot_record) == 120, "snapshot");
+_Static_assert(sizeof(struct net_record) == 336, "net");
 
 #endif

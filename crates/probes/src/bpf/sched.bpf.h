@@ -28,17 +28,17 @@ static __always_inline void throttle_cycle(struct thread_state *state, struct ta
 }
 
 static __always_inline void end_cycle(struct cpu_state *cpu, struct thread_state *state,
-				      struct task_struct *task, struct arrival *in)
+				      struct task_struct *task, struct arrival *in, bool unseen)
 {
 	in->off_ns = in->now - state->out;
 	if (state->told & FLAG_ENDED)
 		state->wait.object = state->ended;
 	throttle_cycle(state, task, in);
-	if (!in->unseen && wants_stack(state, in->off_ns))
+	if (!unseen && wants_stack(state, in->off_ns))
 		in->stack = take_stack(cpu, task);
 	if ((control.merge_short || state->merged.count) && merge(cpu, state, task, in))
 		return;
-	emit_cycle(cpu, state, task, in);
+	emit_cycle(cpu, state, task, in, unseen);
 }
 
 /* The first switch-in that is recorded, or another thread pointer: tell who this is. */
@@ -57,12 +57,13 @@ static __always_inline void introduce(struct cpu_state *cpu, struct thread_state
 	announce_own(cpu, state, task);
 }
 
+/* `unseen`: found out afterwards, its own switch was not traced. Known to the compiler at each call. */
 static __always_inline void come_in(struct cpu_state *cpu, struct thread_state *state,
-				    struct task_struct *task, struct arrival *in)
+				    struct task_struct *task, struct arrival *in, bool unseen)
 {
 	introduce(cpu, state, task, in->now);
 	if (state->out && state->runs == in->runs)
-		end_cycle(cpu, state, task, in);
+		end_cycle(cpu, state, task, in, unseen);
 	else if (state->out || state->last_in)
 		state->seq++; /* some switch of it was not seen: a hole says so */
 	state->last_in = in->now;
@@ -133,10 +134,12 @@ static __always_inline void go_out(struct cpu_state *cpu, struct thread_state *s
 	leave_flags(state, task, runnable);
 	state->wait.state = task_state;
 	save_open_detours(&state->wait, state);
-	if (!runnable)
+	if (!runnable) {
 		read_wait(cpu, state, task);
-	else if (has_throttled_mark() ? task->throttled : has_bandwidth())
+		await_direct(cpu, state, now);
+	} else if (has_throttled_mark() ? task->throttled : has_bandwidth()) {
 		throttle_out(state, task);
+	}
 	if (task_state & TASK_INTERRUPTIBLE && task_frozen(task))
 		state->flags |= THREAD_FROZEN;
 	state->run_delay = task->sched_info.run_delay;
@@ -185,7 +188,7 @@ static __always_inline void compare_clocks(struct cpu_state *cpu, struct arrival
 static __noinline int arrived_unseen(struct cpu_state *cpu, struct thread_state *state,
 				     struct task_struct *task, struct arrival *out)
 {
-	struct arrival in = {.unseen = 1};
+	struct arrival in = {};
 	u64 waited = task->sched_info.run_delay - state->run_delay - state->migrated_ns;
 
 	in.clock = task->sched_info.last_arrival;
@@ -195,7 +198,7 @@ static __noinline int arrived_unseen(struct cpu_state *cpu, struct thread_state 
 	in.from_idle = cpu->thread == ID_IDLE;
 	if (in.now <= state->out || in.now > out->now)
 		in.runs = state->runs + 1; /* the clocks disagree: not to be believed */
-	come_in(cpu, state, task, &in);
+	come_in(cpu, state, task, &in, true);
 	if (in.runs != state->runs)
 		state->last_in = 0;
 	occupy(cpu, state->id, in.clock);
@@ -250,7 +253,7 @@ static __always_inline void switched(bool preempt, struct task_struct *prev,
 		in.runs = next->sched_info.pcount;
 		in.from_idle = prev->pid == 0;
 		if (watched)
-			come_in(cpu, entering, next, &in);
+			come_in(cpu, entering, next, &in, false);
 		else if (!(entering->flags & THREAD_ANNOUNCED))
 			announce_own(cpu, entering, next);
 	}

@@ -70,6 +70,7 @@ static __always_inline void read_wait(struct cpu_state *cpu, struct thread_state
 	wait->object = 0;
 	wait->owner = 0;
 	wait->futex = FUTEX_NONE;
+	state->awaited.sock = 0;
 	if (is_kernel_thread(task)) {
 		wait->entry = ENTRY_KERNEL;
 		return;

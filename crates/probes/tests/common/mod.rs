@@ -7,8 +7,10 @@
 
 pub mod child;
 pub mod disk;
+pub mod exchange;
 pub mod kernel;
 pub mod memory;
+pub mod network;
 pub mod polling;
 pub mod worker;
 

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Segments that do not arrive, in waits for what they would have brought. The truth is what a classifier on the
+//! cable noted of each, and the kernel's counters of the namespace.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::Session;
+use common::assert_close;
+use common::exchange::SLACK_NS;
+use common::exchange::asked_in_vain;
+use common::exchange::exchange;
+use common::exchange::exchange_polled;
+use common::exchange::first;
+use common::exchange::time_in;
+use common::network::Dropper;
+use common::network::Pair;
+use common::now;
+use lacuna_timeline::event::Call;
+use lacuna_timeline::event::DropReason;
+use lacuna_timeline::event::NetState;
+use lacuna_timeline::event::Retransmits;
+
+/// The client's request is dropped twice at the server's end of the cable: sent, probe, timeout.
+#[test]
+fn root_a_request_lost_on_its_way_is_lost_until_it_is_acknowledged() {
+    let mut session = Session::start();
+    let pair = Pair::new();
+    let dropper = Dropper::on_the_way_in(&pair.right);
+    let (pair, exchange, noted) = asked_in_vain(pair, exchange, dropper);
+    session.drain_past(now());
+    assert_eq!(noted.iter().filter(|noted| noted.dropped).count(), 2);
+    let (sent, arrived) = (noted[0].at, noted[2].at);
+    let (cycle, seen) = session.longest(exchange.tid, Call::Recv);
+    let lost = first(seen, NetState::LOST).expect("it was lost");
+    assert_close("retransmitted", lost.at, noted[1].at, SLACK_NS);
+    let phase = &seen.phases[0];
+    assert!(
+        phase.state.has(NetState::UNACKED) && phase.at == cycle.off.at,
+        "{seen:#?}"
+    );
+    if lacuna_probes::kernel_facts().unwrap().drop_reasons {
+        let dropped = seen.dropped.expect("it was dropped on this host");
+        assert_eq!(
+            (dropped.count, dropped.reason),
+            (2, DropReason::TcIn),
+            "{seen:#?}"
+        );
+        assert_eq!(dropped.netns, pair.right.inum());
+        let phase = first(seen, NetState::DROPPED).unwrap();
+        assert_close("dropped", phase.since.unwrap(), sent, SLACK_NS);
+    } else {
+        assert_close("first sent", lost.since.expect("known"), sent, SLACK_NS);
+    }
+    // The acknowledgement may be delayed; that it has arrived is told when it does.
+    let lost_ns = time_in(cycle, seen, |state| {
+        state.has(NetState::LOST) && !state.has(NetState::ARRIVED)
+    });
+    assert_close("lost", lost_ns, arrived - noted[1].at, SLACK_NS);
+    assert_eq!(
+        (
+            seen.retransmits.probes,
+            seen.retransmits.timeouts,
+            seen.retransmits.fast
+        ),
+        (
+            pair.left.counter("TCPLossProbes") as u16,
+            pair.left.counter("TCPTimeouts") as u16,
+            0
+        ),
+        "{seen:#?}"
+    );
+    assert!(first(seen, NetState::ARRIVED).is_none_or(|phase| phase.at + SLACK_NS > arrived));
+}
+
+/// The trial of the design: in epoll the connection is known only as the wait ends, and so is what was sent.
+#[test]
+fn root_a_request_lost_while_its_thread_polls_is_told_from_its_sending() {
+    let mut session = Session::start();
+    let pair = Pair::new();
+    let dropper = Dropper::on_the_way_in(&pair.right);
+    let (_pair, exchange, noted) = asked_in_vain(pair, exchange_polled, dropper);
+    session.drain_past(now());
+    let (cycle, seen) = session.longest(exchange.tid, Call::EpollWait);
+    assert!(cycle.end < exchange.answered && cycle.off.at > exchange.asked);
+    let sent = &seen.phases[0];
+    assert!(
+        sent.state.has(NetState::UNACKED) && sent.state.has(NetState::ASKED),
+        "{seen:#?}"
+    );
+    assert_close("sent", sent.at, noted[0].at, SLACK_NS);
+    let lost_ns = time_in(cycle, seen, |state| {
+        state.has(NetState::LOST) && !state.has(NetState::ARRIVED)
+    });
+    assert_close("lost", lost_ns, noted[2].at - noted[1].at, SLACK_NS);
+    assert_eq!(
+        (seen.retransmits.probes, seen.retransmits.timeouts),
+        (1, 1),
+        "{seen:#?}"
+    );
+    assert_eq!(first(seen, NetState::LATE), None, "{seen:#?}");
+}
+
+/// The client's own end drops it: nothing is ever sent again, only tried again.
+#[test]
+fn root_a_request_that_this_host_does_not_let_out_is_dropped_and_never_lost() {
+    let mut session = Session::start();
+    let pair = Pair::new();
+    let dropper = Dropper::on_the_way_out(&pair.left);
+    let (pair, exchange, noted) = asked_in_vain(pair, exchange, dropper);
+    session.drain_past(now());
+    let (cycle, seen) = session.longest(exchange.tid, Call::Recv);
+    assert_eq!(
+        pair.left.counter("RetransSegs"),
+        0,
+        "nothing was sent again"
+    );
+    assert_eq!(seen.retransmits, Retransmits::default());
+    assert_eq!(first(seen, NetState::LOST), None, "{seen:#?}");
+    let phase = first(seen, NetState::DROPPED).expect("it was dropped");
+    assert!(
+        phase.at == cycle.off.at && phase.state.has(NetState::UNSENT),
+        "{seen:#?}"
+    );
+    let dropped_ns = time_in(cycle, seen, |state| {
+        state.has(NetState::DROPPED) && !state.has(NetState::ARRIVED)
+    });
+    assert_close("dropped", dropped_ns, noted[2].at - cycle.off.at, SLACK_NS);
+    if lacuna_probes::kernel_facts().unwrap().drop_reasons {
+        let dropped = seen.dropped.expect("with its reason");
+        assert_eq!(
+            (dropped.count, dropped.reason),
+            (2, DropReason::TcOut),
+            "{seen:#?}"
+        );
+        assert_close("since", phase.since.unwrap(), noted[0].at, SLACK_NS);
+    }
+}
+
+/// The answer is dropped at the server's own end, then on its way; both are the other end's troubles.
+#[test]
+fn root_a_lost_answer_is_the_other_ends_loss() {
+    let mut session = Session::start();
+    let pair = Pair::new();
+    let dropper = Dropper::on_the_way_in(&pair.left);
+    let (pair, exchange, noted) = asked_in_vain(pair, exchange, dropper);
+    session.drain_past(now());
+    let (cycle, seen) = session.longest(exchange.tid, Call::Recv);
+    assert!(noted[1].dropped && !noted[2].dropped, "{noted:?}");
+    let lost = first(seen, NetState::PEER_LOST).expect("the other end lost it");
+    assert_close("retransmitted", lost.at, noted[1].at, SLACK_NS);
+    assert_close(
+        "first sent",
+        lost.since.expect("known"),
+        noted[0].at,
+        SLACK_NS,
+    );
+    let lost_ns = time_in(cycle, seen, |state| state.has(NetState::PEER_LOST));
+    assert_close("lost", lost_ns, noted[2].at - noted[1].at, SLACK_NS);
+    assert_eq!(first(seen, NetState::LOST), None, "{seen:#?}");
+    assert!(pair.right.counter("RetransSegs") >= 2);
+}
