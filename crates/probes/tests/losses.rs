@@ -7,11 +7,12 @@ mod common;
 
 use common::Session;
 use common::assert_close;
-use common::exchange::SLACK_NS;
 use common::exchange::asked_in_vain;
+use common::exchange::assert_at;
 use common::exchange::exchange;
 use common::exchange::exchange_polled;
 use common::exchange::first;
+use common::exchange::slack_ns;
 use common::exchange::time_in;
 use common::network::Dropper;
 use common::network::Pair;
@@ -33,7 +34,7 @@ fn root_a_request_lost_on_its_way_is_lost_until_it_is_acknowledged() {
     let (sent, arrived) = (noted[0].at, noted[2].at);
     let (cycle, seen) = session.longest(exchange.tid, Call::Recv);
     let lost = first(seen, NetState::LOST).expect("it was lost");
-    assert_close("retransmitted", lost.at, noted[1].at, SLACK_NS);
+    assert_at("retransmitted", lost.at, noted[1].at);
     let phase = &seen.phases[0];
     assert!(
         phase.state.has(NetState::UNACKED) && phase.at == cycle.off.at,
@@ -48,15 +49,15 @@ fn root_a_request_lost_on_its_way_is_lost_until_it_is_acknowledged() {
         );
         assert_eq!(dropped.netns, pair.right.inum());
         let phase = first(seen, NetState::DROPPED).unwrap();
-        assert_close("dropped", phase.since.unwrap(), sent, SLACK_NS);
+        assert_at("dropped", phase.since.unwrap(), sent);
     } else {
-        assert_close("first sent", lost.since.expect("known"), sent, SLACK_NS);
+        assert_at("first sent", lost.since.expect("known"), sent);
     }
     // The acknowledgement may be delayed; that it has arrived is told when it does.
     let lost_ns = time_in(cycle, seen, |state| {
         state.has(NetState::LOST) && !state.has(NetState::ARRIVED)
     });
-    assert_close("lost", lost_ns, arrived - noted[1].at, SLACK_NS);
+    assert_close("lost", lost_ns, arrived - noted[1].at, slack_ns());
     assert_eq!(
         (
             seen.retransmits.probes,
@@ -70,7 +71,7 @@ fn root_a_request_lost_on_its_way_is_lost_until_it_is_acknowledged() {
         ),
         "{seen:#?}"
     );
-    assert!(first(seen, NetState::ARRIVED).is_none_or(|phase| phase.at + SLACK_NS > arrived));
+    assert!(first(seen, NetState::ARRIVED).is_none_or(|phase| phase.at + slack_ns() > arrived));
 }
 
 /// The trial of the design: in epoll the connection is known only as the wait ends, and so is what was sent.
@@ -88,11 +89,11 @@ fn root_a_request_lost_while_its_thread_polls_is_told_from_its_sending() {
         sent.state.has(NetState::UNACKED) && sent.state.has(NetState::ASKED),
         "{seen:#?}"
     );
-    assert_close("sent", sent.at, noted[0].at, SLACK_NS);
+    assert_at("sent", sent.at, noted[0].at);
     let lost_ns = time_in(cycle, seen, |state| {
         state.has(NetState::LOST) && !state.has(NetState::ARRIVED)
     });
-    assert_close("lost", lost_ns, noted[2].at - noted[1].at, SLACK_NS);
+    assert_close("lost", lost_ns, noted[2].at - noted[1].at, slack_ns());
     assert_eq!(
         (seen.retransmits.probes, seen.retransmits.timeouts),
         (1, 1),
@@ -125,7 +126,12 @@ fn root_a_request_that_this_host_does_not_let_out_is_dropped_and_never_lost() {
     let dropped_ns = time_in(cycle, seen, |state| {
         state.has(NetState::DROPPED) && !state.has(NetState::ARRIVED)
     });
-    assert_close("dropped", dropped_ns, noted[2].at - cycle.off.at, SLACK_NS);
+    assert_close(
+        "dropped",
+        dropped_ns,
+        noted[2].at - cycle.off.at,
+        slack_ns(),
+    );
     if lacuna_probes::kernel_facts().unwrap().drop_reasons {
         let dropped = seen.dropped.expect("with its reason");
         assert_eq!(
@@ -133,7 +139,7 @@ fn root_a_request_that_this_host_does_not_let_out_is_dropped_and_never_lost() {
             (2, DropReason::TcOut),
             "{seen:#?}"
         );
-        assert_close("since", phase.since.unwrap(), noted[0].at, SLACK_NS);
+        assert_at("since", phase.since.unwrap(), noted[0].at);
     }
 }
 
@@ -148,15 +154,10 @@ fn root_a_lost_answer_is_the_other_ends_loss() {
     let (cycle, seen) = session.longest(exchange.tid, Call::Recv);
     assert!(noted[1].dropped && !noted[2].dropped, "{noted:?}");
     let lost = first(seen, NetState::PEER_LOST).expect("the other end lost it");
-    assert_close("retransmitted", lost.at, noted[1].at, SLACK_NS);
-    assert_close(
-        "first sent",
-        lost.since.expect("known"),
-        noted[0].at,
-        SLACK_NS,
-    );
+    assert_at("retransmitted", lost.at, noted[1].at);
+    assert_at("first sent", lost.since.expect("known"), noted[0].at);
     let lost_ns = time_in(cycle, seen, |state| state.has(NetState::PEER_LOST));
-    assert_close("lost", lost_ns, noted[2].at - noted[1].at, SLACK_NS);
+    assert_close("lost", lost_ns, noted[2].at - noted[1].at, slack_ns());
     assert_eq!(first(seen, NetState::LOST), None, "{seen:#?}");
     assert!(pair.right.counter("RetransSegs") >= 2);
 }

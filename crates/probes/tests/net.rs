@@ -8,12 +8,12 @@ mod common;
 use common::Session;
 use common::assert_close;
 use common::exchange::MS;
-use common::exchange::SLACK_NS;
 use common::exchange::THINKS;
 use common::exchange::asked_across;
 use common::exchange::exchange;
 use common::exchange::first;
 use common::exchange::serve;
+use common::exchange::slack_ns;
 use common::exchange::time_in;
 use common::exchange::until_it_reads;
 use common::kernel;
@@ -70,7 +70,7 @@ fn root_a_request_that_arrives_is_acknowledged_and_then_the_peers() {
     let on_the_way =
         |state: NetState| state.has(NetState::UNACKED) && !state.has(NetState::ARRIVED);
     let on_the_way = time_in(cycle, seen, on_the_way);
-    assert_close("on the way", on_the_way, 0, SLACK_NS);
+    assert_close("on the way", on_the_way, 0, slack_ns());
     assert_eq!(seen.retransmits, Retransmits::default());
     assert_eq!((seen.dropped, seen.cut), (None, false));
     assert!(!seen.accepted, "this end called connect");
@@ -123,7 +123,7 @@ fn root_a_small_segment_that_nagle_holds_back_is_told() {
     let noted = dropper.noted();
     let come_by = noted.iter().map(|noted| noted.at);
     let let_go = come_by.filter(|&at| at < cycle.end).max().unwrap();
-    assert_close("held back", held_ns, let_go - cycle.off.at, SLACK_NS);
+    assert_close("held back", held_ns, let_go - cycle.off.at, slack_ns());
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn root_ipv6_and_mapped_addresses_find_their_other_end() {
         let peers = |state: NetState| !state.has(NetState::UNACKED) || state.has(NetState::ARRIVED);
         let peers_ns = time_in(cycle, seen, peers);
         let all = cycle.waking.unwrap_or(cycle.end) - cycle.off.at;
-        assert_close("the peer's", peers_ns, all, SLACK_NS);
+        assert_close("the peer's", peers_ns, all, slack_ns());
         assert_eq!(seen.peer_thread, Some(session.id(server_tid)));
     }
 }

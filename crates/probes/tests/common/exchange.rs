@@ -29,8 +29,6 @@ use std::time::Duration;
 
 /// How long the server thinks in most of these.
 pub const THINKS: Duration = Duration::from_millis(150);
-/// By how much an instant may differ from what the test noted of it.
-pub const SLACK_NS: Ns = 1_000_000;
 
 const SYS_RECVFROM: u32 = 45;
 
@@ -133,6 +131,18 @@ pub fn exchange(stream: &mut TcpStream, byte: u8) -> Exchange {
         answered: now(),
         tid: rustix::thread::gettid().as_raw_nonzero().get() as u32,
     }
+}
+
+/// By how much an instant may differ from what the test noted of it.
+pub fn slack_ns() -> Ns {
+    if kernel::emulated() { 40 * MS } else { MS }
+}
+
+/// Asserts that something was when the test noted it.
+#[track_caller]
+pub fn assert_at(what: &str, measured: Ns, noted: Ns) {
+    let apart = measured.abs_diff(noted);
+    assert!(apart <= slack_ns(), "{what}: {apart} ns apart");
 }
 
 /// Waits until that thread waits for input.
