@@ -332,6 +332,9 @@ pub(crate) struct LabRunArgs {
     /// Run all of them
     #[arg(long, conflicts_with = "names")]
     pub(crate) all: bool,
+    /// Run them so often; amounts that are chosen at random are others each time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) repeat: u16,
     #[command(flatten)]
     pub(crate) format: FormatArg,
     /// Show on standard error what `lacuna explain --verbose` would say

@@ -73,7 +73,7 @@ pub(crate) fn list(args: &LabListArgs) -> Result<ExitCode> {
 /// # Errors
 /// There is no such scenario, or no agent can be started.
 pub(crate) fn run(args: &LabRunArgs) -> Result<ExitCode> {
-    let wanted = wanted(args)?;
+    let wanted = wanted(args)?.repeat(args.repeat.into());
     let root = Root::host();
     let ending = Ending::listen()?;
     let mut report = LabReport {

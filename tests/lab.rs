@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -171,18 +172,23 @@ fn root_lab_finds_a_false_truth_out() {
 struct Running(Child);
 
 impl Running {
-    /// Starts one and waits until its hog is at it.
+    /// Starts one with a limited cgroup and waits until its hog is at it.
     fn start() -> Running {
+        Running::in_the_middle_of("cpu-throttle", "neighbour")
+    }
+
+    /// Starts one and waits until it has a process of that name.
+    fn in_the_middle_of(scenario: &str, process: &str) -> Running {
         let child = lacuna()
-            .args(["lab", "run", "cpu-throttle"])
+            .args(["lab", "run", scenario])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("lacuna starts");
         let running = Running(child);
-        let is_hog = |pid: &u32| comm(*pid).as_deref() == Some("neighbour");
-        until("a hog runs", || {
-            descendants(running.pid()).iter().any(is_hog)
+        let is_it = |pid: &u32| comm(*pid).as_deref() == Some(process);
+        until("it is in the middle", || {
+            descendants(running.pid()).iter().any(is_it)
         });
         running
     }
@@ -257,6 +263,44 @@ fn root_lab_takes_its_processes_with_it_when_it_is_killed() {
         // Processes leave it a moment after they have ended.
         until("its cgroup is empty", || fs::remove_dir(&cgroup).is_ok());
     }
+}
+
+#[test]
+fn root_lab_takes_its_networks_with_it() {
+    for signal in [Signal::INT, Signal::KILL] {
+        let before = (names_in("/run/netns"), names_in("/sys/class/net"));
+        let mut lab = Running::in_the_middle_of("nagle", "wire");
+        let directory = lab.directory();
+        let mut networks: BTreeSet<u64> = descendants(lab.pid())
+            .into_iter()
+            .filter_map(network)
+            .collect();
+        let own = network(std::process::id()).expect("this process has one");
+        networks.remove(&own);
+        assert_eq!(networks.len(), 2, "of the two that talk");
+        lab.end_by(signal);
+        let is_left = || {
+            let all = names_in("/proc").into_iter();
+            let all = all.filter_map(|name| name.parse().ok()).filter_map(network);
+            all.into_iter().any(|network| networks.contains(&network))
+        };
+        until("nobody is in them", || !is_left());
+        assert_eq!((names_in("/run/netns"), names_in("/sys/class/net")), before);
+        // It had time for this, or not.
+        let _gone = fs::remove_dir_all(directory);
+    }
+}
+
+/// The network namespace of a process.
+fn network(pid: u32) -> Option<u64> {
+    Some(fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino())
+}
+
+fn names_in(directory: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// All processes below one.

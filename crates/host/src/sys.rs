@@ -7,10 +7,14 @@
 #![allow(unsafe_code)]
 
 use crate::root::Root;
+use rustix::thread::UnshareFlags;
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 
 /// A kernel's version; compares by age.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -302,6 +306,57 @@ impl PthreadMutex {
         unsafe { libc::pthread_mutex_lock(self.0.get()) };
         let _held = Held(self);
         body()
+    }
+}
+
+/// Gives the calling thread a network namespace of its own, with nothing in it; what it has open stays
+/// as it is. The namespace goes with the last that is in it, or has something of it open.
+///
+/// # Errors
+/// It may not, or the kernel has none.
+pub fn enter_new_network() -> io::Result<()> {
+    // SAFETY: the one flag that is unsafe to give is `FILES`, and it is not given.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+    Ok(())
+}
+
+/// Makes a `tun` device of that name in the calling thread's network namespace: a packet that is routed to
+/// it is read here, without any header before it, and one that is written here comes in there. It
+/// does not block, and goes when it is closed.
+///
+/// # Errors
+/// It may not, the name is too long or taken, or the kernel has no such devices.
+pub fn open_tun(name: &str) -> io::Result<OwnedFd> {
+    /// `struct ifreq` of `linux/if.h`, of which `TUNSETIFF` reads a name and flags.
+    #[repr(C)]
+    struct Request {
+        name: [u8; libc::IFNAMSIZ],
+        flags: libc::c_short,
+        unused: [u8; 22],
+    }
+    /// `_IOW('T', 202, int)` of `linux/if_tun.h`.
+    const TUNSETIFF: u64 = 0x4004_54ca;
+    let mut request = Request {
+        name: [0; libc::IFNAMSIZ],
+        flags: (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short,
+        unused: [0; 22],
+    };
+    // The last byte stays zero: that ends the name.
+    let place = request.name[..libc::IFNAMSIZ - 1].get_mut(..name.len());
+    place
+        .ok_or(io::ErrorKind::InvalidInput)?
+        .copy_from_slice(name.as_bytes());
+    let tun = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun")?;
+    // SAFETY: the descriptor is open, and the request is memory of ours, as large as the kernel reads
+    // and writes for this command.
+    let done = unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETIFF as _, &raw mut request) };
+    match done {
+        0 => Ok(tun.into()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -17,11 +17,14 @@ mod actor;
 mod cgroup;
 mod expect;
 mod meter;
+mod net;
 mod otlp;
 mod part;
 mod scenario;
 mod service;
 mod stage;
+mod talk;
+mod wire;
 
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -63,6 +66,12 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario::cpu_throttle::SCENARIO,
     scenario::lock_owner_preempted::SCENARIO,
     scenario::event_loop::SCENARIO,
+    scenario::tcp_rto::SCENARIO,
+    scenario::tcp_rto_response::SCENARIO,
+    scenario::veth_drop::SCENARIO,
+    scenario::peer_slow::SCENARIO,
+    scenario::nagle::SCENARIO,
+    scenario::syn_drop::SCENARIO,
 ];
 
 /// The scenario of that name.

@@ -119,6 +119,11 @@ pub(crate) fn work(on_cpu_ns: u64) {
     }
 }
 
+/// `CLOCK_MONOTONIC`: the same in every process of this host.
+pub(crate) fn monotonic_ns() -> u64 {
+    ns(ClockId::Monotonic)
+}
+
 fn ns(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
