@@ -158,8 +158,11 @@ struct awaited {
 /* A stretch of sequence numbers that is in trouble until it is acknowledged, or has arrived. */
 struct trouble {
 	u64 since; /* 0: not known */
+	u64 at;    /* when it was last sent again (losses only) */
 	u32 end;
-	u32 set; /* 0: there was none yet */
+	u32 set;     /* 0: there was none yet */
+	u32 srtt_us; /* its sender's smoothed round trip at `at` */
+	u32 unused;
 };
 
 /*

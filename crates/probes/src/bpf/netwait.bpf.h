@@ -134,12 +134,19 @@ static __always_inline void fill_counts(struct net_record *record, struct connec
 	record->drop_netns = connection->drop_netns;
 }
 
-static __always_inline void fill_measures(struct net_record *record, struct sock *sk)
+/*
+ * The round trip is that of who lost something, from before it was found out: whatever was acknowledged in
+ * the wait is in today's, also what was only acknowledged late.
+ */
+static __always_inline void fill_measures(struct net_record *record, struct sock *sk,
+					  const struct connection *connection)
 {
+	const struct trouble *lost = connection->peer_lost.at > connection->lost.at ?
+					     &connection->peer_lost : &connection->lost;
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	u32 rtt = BPF_CORE_READ(tp, srtt_us) >> 3, least = BPF_CORE_READ(tp, rtt_min.s[0].v);
 
-	record->srtt_us = rtt;
+	record->srtt_us = lost->at >= record->out ? lost->srtt_us : rtt;
 	record->rtt_min_us = least == ~0U ? 0 : least;
 	record->rto_us = rtt ? rtt + BPF_CORE_READ(tp, rttvar_us) : 1000000; /* __tcp_set_rto, TCP_TIMEOUT_INIT */
 	record->accepted = BPF_CORE_READ(sk, sk_max_ack_backlog) > 0;
@@ -192,7 +199,7 @@ __noinline int emit_connection(u64 thread, u64 seq, u64 object, u64 out)
 	record->peer_reader = reader_of(awaited->other_key, connection->other);
 	record->unused = 0;
 	fill_counts(record, connection);
-	fill_measures(record, (struct sock *)awaited->sock);
+	fill_measures(record, (struct sock *)awaited->sock, connection);
 	record->sample = awaited->sample;
 	copy_phases(record, connection);
 	submit(cpu, record);

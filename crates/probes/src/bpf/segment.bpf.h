@@ -200,19 +200,37 @@ static __always_inline void set_trouble(struct trouble *trouble, u32 from, u32 e
 	trouble->set = 1;
 }
 
+/* The segments up to `end` are lost: the sender sends them again. */
+static __always_inline void set_loss(struct trouble *trouble, u32 from, u32 end, u64 since, u64 now,
+				     u32 srtt_us)
+{
+	set_trouble(trouble, from, end, since);
+	trouble->srtt_us = srtt_us;
+	trouble->at = now;
+}
+
+/* Has this end all bytes up to there? Then what is sent again up to there was not lost. */
+static __always_inline bool has_received(const struct connection *connection, u32 end)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)connection->sock;
+
+	return !after(end, read_word((u64)&tp->rcv_nxt));
+}
+
 static __noinline int follow_resent(struct connection *connection, u64 other_key,
 				    const struct segment *segment)
 {
 	struct sock *sk = (struct sock *)connection->sock;
+	u32 was, state, srtt_us = BPF_CORE_READ((struct tcp_sock *)sk, srtt_us) >> 3;
 	u64 now = bpf_ktime_get_ns(), since;
 	struct connection *other;
 	struct tcp_view view;
-	u32 was, state;
 
 	look_at(&view, sk);
 	catch_up(connection, &view, now);
 	was = state_of(connection, &view);
-	set_trouble(&connection->lost, view.una, segment->end, flight_since(connection, &view));
+	set_loss(&connection->lost, view.una, segment->end, flight_since(connection, &view), now,
+		 srtt_us);
 	connection->resent_at = now;
 	connection->resent[resent_by(sk) % RESENT_KINDS]++;
 	since = connection->lost.since;
@@ -222,9 +240,9 @@ static __noinline int follow_resent(struct connection *connection, u64 other_key
 	if (!connection->other)
 		return 0;
 	other = other_end(connection, other_key, &view);
-	if (!other || !other->watched)
+	if (!other || !other->watched || has_received(other, segment->end))
 		return 0;
-	set_trouble(&other->peer_lost, view.una, segment->end, since);
+	set_loss(&other->peer_lost, view.una, segment->end, since, now, srtt_us);
 	add_mirror(other, now, other->peer_lost.since, NET_HERE | NET_PEER_LOST);
 	return 0;
 }

@@ -25,6 +25,12 @@ use lacuna_timeline::event::ThreadId;
 const SINCE_UNKNOWN: u32 = u32::MAX;
 /// Bits that a phase of the mirror ring decides.
 const MIRRORED: u32 = net_state::NET_ARRIVED.0 | net_state::NET_PEER_LOST.0 | net_state::NET_HERE.0;
+/// Bits that speak of bytes not sent yet; they are the own end's, and as old as its last phase.
+const UNSENT: u32 = net_state::NET_UNSENT.0
+    | net_state::NET_NAGLE.0
+    | net_state::NET_CORKED.0
+    | net_state::NET_WINDOW.0
+    | net_state::NET_CWND.0;
 const OWN: usize = record_limits::NET_OWN.0 as usize;
 const MIRROR: usize = record_limits::NET_MIRROR.0 as usize;
 
@@ -177,7 +183,12 @@ fn merge(all: &[Seen]) -> Vec<Phase> {
         let mut phase = seen.phase;
         if seen.mirrored {
             let Some(last) = merged.last() else { continue };
-            let state = NetState(last.state.0 & !MIRRORED | phase.state.0 & MIRRORED);
+            // Everything that was written has arrived: so none of it is unsent any more.
+            let old = match phase.state.has(NetState::ARRIVED) {
+                true => last.state.0 & !UNSENT,
+                false => last.state.0,
+            };
+            let state = NetState(old & !MIRRORED | phase.state.0 & MIRRORED);
             if state == last.state {
                 continue;
             }

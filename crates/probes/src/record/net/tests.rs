@@ -96,6 +96,19 @@ fn the_mirror_changes_only_what_it_can_know() {
 }
 
 #[test]
+fn what_has_all_arrived_is_not_unsent_any_more() {
+    let dropped = NetState::DROPPED.0;
+    let unsent = NetState::UNSENT.0 | NetState::NAGLE.0 | NetState::WINDOW.0;
+    let own = [phase(900_000, UNACKED | HERE | dropped | unsent)];
+    let mirror = [phase(1_100_000, HERE), phase(1_200_000, HERE | ARRIVED)];
+    let expected = [
+        (900_000, UNACKED | HERE | dropped | unsent),
+        (1_200_000, UNACKED | HERE | dropped | ARRIVED),
+    ];
+    assert_eq!(states(&seen(&record(&own, &mirror))), expected);
+}
+
+#[test]
 fn what_may_have_been_written_to_meanwhile_is_left_out() {
     let own: Vec<net_phase> = (1..=10).map(|n| phase(n * 200_000, n as u32)).collect();
     let mut record = record(&own, &[]);
