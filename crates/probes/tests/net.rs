@@ -79,7 +79,11 @@ fn root_a_request_that_arrives_is_acknowledged_and_then_the_peers() {
         "{seen:?}"
     );
     assert_eq!(seen.peer_thread, Some(session.id(server_tid)));
-    let (_, accepted) = session.longest(server_tid, Call::Recv);
+    // The wait that this question ended; before the first one was answered nobody had waited over there.
+    let told = session.told(server_tid, Call::Recv);
+    let asked = exchange.asked..exchange.answered;
+    let ended = told.iter().find(|(cycle, _)| asked.contains(&cycle.end));
+    let accepted = &ended.expect("it was waiting for the question").1.seen;
     assert!(accepted.accepted, "{accepted:?}");
     assert_eq!(accepted.peer_thread, Some(session.id(exchange.tid)));
 }
