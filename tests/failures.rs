@@ -43,24 +43,13 @@ mod report;
 mod run;
 #[path = "failures/start.rs"]
 mod start;
+#[path = "failures/until.rs"]
+mod until;
 
-use std::thread;
 use std::time::Duration;
-use std::time::Instant;
+
+use until::until;
 
 /// Longest time that anything here may take before it counts as hanging. Loading takes seconds where
 /// other work keeps the CPUs busy, because the kernel checks each program first.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits until `look` finds something.
-#[track_caller]
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}

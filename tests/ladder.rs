@@ -17,26 +17,16 @@ mod bad_input;
 mod cost;
 #[path = "ladder/link.rs"]
 mod link;
+#[path = "failures/until.rs"]
+mod until;
 #[path = "ladder/verdicts.rs"]
 mod verdicts;
 #[path = "ladder/worker.rs"]
 mod worker;
 
 use std::time::Duration;
-use std::time::Instant;
+
+use until::until;
 
 /// Longest time that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits until `look` finds something.
-#[track_caller]
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}

@@ -11,30 +11,18 @@ mod blind;
 mod events;
 #[path = "failures/program.rs"]
 mod program;
+#[path = "failures/until.rs"]
+mod until;
 
-use std::thread;
 use std::time::Duration;
-use std::time::Instant;
 
 use rustix::time::ClockId;
 use rustix::time::clock_gettime;
 use serde_json::Value;
+use until::until;
 
 /// Longest time that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Waits until `look` finds something.
-#[track_caller]
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
 
 fn now_ns(clock: ClockId) -> u64 {
     let now = clock_gettime(clock);

@@ -167,6 +167,7 @@ impl Feed {
         self.shared
             .lost_records
             .store(now.ring_drops, Ordering::Relaxed);
+        self.shared.counters().clone_from(&self.counted);
         self.counted_at = Instant::now();
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use lacuna_probes::Counters;
 use lacuna_timeline::join::Claim;
 use lacuna_timeline::recorder::Stats;
 use serde::Serialize;
@@ -71,12 +72,12 @@ pub(super) fn report(
     spans: SpanCounts,
     recorder: &Stats,
     otlp: &OtlpCounters,
-    lost_records: u64,
+    kernel: &Counters,
     violations: u64,
 ) -> Value {
     json!({
         "status": "ok",
-        "lost_records": lost_records,
+        "lost_records": kernel.ring_drops,
         "violations": violations,
         "spans": {
             "received": spans.received,
@@ -103,6 +104,14 @@ pub(super) fn report(
             "threads_forgotten": recorder.threads_forgotten,
             "facts_dropped": recorder.facts_dropped,
         },
+        "kernel": {
+            "storage_failures": kernel.storage_failures,
+            "switches_skipped": kernel.switches_skipped,
+            "programs_skipped": kernel.programs_skipped,
+            "unknown_records": kernel.unknown_records,
+            "detours_lost": kernel.detours_lost,
+            "connections_lost": kernel.connections_lost,
+        },
         "otlp": otlp_report(otlp),
     })
 }
@@ -128,4 +137,34 @@ fn otlp_report(otlp: &OtlpCounters) -> Value {
         "spans_refused": refused,
         "spans_dropped": otlp.spans_dropped(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counters;
+    use super::OtlpCounters;
+    use super::Tally;
+    use super::report;
+    use crate::engine::spans::SpanCounts;
+    use lacuna_timeline::recorder::Stats;
+
+    #[test]
+    fn what_the_kernel_side_could_not_tell_is_shown() {
+        let kernel = Counters {
+            ring_drops: 1,
+            storage_failures: 2,
+            switches_skipped: 3,
+            programs_skipped: 4,
+            unknown_records: 5,
+            detours_lost: 6,
+            connections_lost: 7,
+            ..Counters::default()
+        };
+        let (tally, spans) = (Tally::default(), SpanCounts::default());
+        let (recorder, otlp) = (Stats::default(), OtlpCounters::default());
+        let report = report(&tally, spans, &recorder, &otlp, &kernel, 0);
+        assert_eq!(report["lost_records"], 1);
+        let shown = report["kernel"].as_object().expect("an object").values();
+        assert_eq!(shown.filter_map(|count| count.as_u64()).sum::<u64>(), 27);
+    }
 }

@@ -226,7 +226,7 @@ impl Answers for Door {
             spans,
             &recorder,
             &self.otlp,
-            self.shared.lost_records.load(Ordering::Relaxed),
+            &self.shared.counters(),
             self.shared.violations.load(Ordering::Relaxed),
         )
     }

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use lacuna_host::clock::Clock;
 use lacuna_host::root::Root;
+use lacuna_probes::Counters;
 use lacuna_timeline::Ns;
 use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::event::ThreadInfo;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     /// Accounts whose sums did not hold: a defect of ours; must stay 0.
     pub(crate) violations: AtomicU64,
     tally: Mutex<Tally>,
+    /// What the kernel side had counted when its counters were last read.
+    counters: Mutex<Counters>,
     recorder: Mutex<Recorder>,
     processes: Mutex<HashMap<u32, ProcessId>>,
     /// Answers are wanted up to here: the feed moves the horizon only when somebody waits.
@@ -57,6 +60,7 @@ impl Shared {
             lost_records: AtomicU64::new(0),
             violations: AtomicU64::new(0),
             tally: Mutex::default(),
+            counters: Mutex::default(),
             recorder: Mutex::new(recorder),
             processes: Mutex::new(HashMap::new()),
             wanted: AtomicU64::new(0),
@@ -68,6 +72,11 @@ impl Shared {
     /// The recorder, locked.
     pub(crate) fn recorder(&self) -> MutexGuard<'_, Recorder> {
         lock(&self.recorder)
+    }
+
+    /// What the kernel side had counted when its counters were last read, locked.
+    pub(super) fn counters(&self) -> MutexGuard<'_, Counters> {
+        lock(&self.counters)
     }
 
     /// What the explainer has counted, locked.

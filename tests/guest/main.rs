@@ -40,25 +40,14 @@ mod otlp;
 mod program;
 #[path = "../failures/report.rs"]
 mod report;
+#[path = "../failures/until.rs"]
+mod until;
 
-use std::thread;
 use std::time::Duration;
-use std::time::Instant;
+
+use until::until;
 
 /// Longest time that anything here may take before it counts as hanging. An emulated CPU is some
 /// twenty times slower and shares the host's with others, and checking the programs is the slowest of
 /// what it does.
 const PATIENCE: Duration = Duration::from_secs(400);
-
-/// Waits until `look` finds something.
-#[track_caller]
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
