@@ -26,6 +26,7 @@ use anyhow::Result;
 use anyhow::ensure;
 
 use crate::ending;
+use crate::hang;
 use crate::image::Image;
 use crate::list::Boot;
 use crate::list::Cgroup;
@@ -44,8 +45,9 @@ const STAGE_GRACE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 /// A guest that says more than this is ended.
 const OUTPUT_BYTES_MAX: u64 = 64 << 20;
-/// How much of the console is shown.
+/// How much of the console is shown: enough for the stacks of a guest that hung.
 const CONSOLE_LINES: usize = 40;
+const CONSOLE_LINES_HUNG: usize = 2000;
 /// Where distributions put the program that shares the host's files.
 const SHARERS: [&str; 3] = [
     "/usr/libexec/virtiofsd",
@@ -230,6 +232,8 @@ fn qemu(image: &Image, boot: &Boot, folder: &Path) -> Command {
         .args(["-smp", &boot.cpus.to_string(), "-m", &memory.to_string()])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
         .arg("-no-reboot")
+        .arg("-qmp")
+        .arg(format!("unix:{},server=on,wait=off", path(hang::MONITOR)))
         .arg("-object")
         .arg(format!(
             "memory-backend-memfd,id=mem,size={memory}M,share=on"
@@ -269,6 +273,7 @@ fn arguments(image: &Image, boot: &Boot, folder: &Path) -> String {
         "console=ttyS0 loglevel=5 panic=-1 mitigations=off nokaslr".to_owned(),
         // A busy host makes the watchdog distrust a clock that is right.
         "tsc=reliable no_timer_check random.trust_cpu=on cryptomgr.notests".to_owned(),
+        hang::ARGUMENTS.to_owned(),
         "lacuna.guest=1".to_owned(),
         format!("lacuna.cgroup={cgroup}"),
         format!("lacuna.dir={}", folder.display()),
@@ -329,19 +334,27 @@ fn follow(
                 || "outside any stage".to_owned(),
                 |stage| format!("in stage {stage}"),
             );
-            return Ok(End::Hung(format!(
-                "{place}, {} s and {bytes_read} bytes after it began",
-                since.elapsed().as_secs()
-            )));
+            let seconds = since.elapsed().as_secs();
+            let mut how = format!("{place}, {seconds} s and {bytes_read} bytes after it began");
+            if let Err(error) = hang::print_stacks(folder) {
+                let _ = write!(how, "; what it does cannot be told: {error}");
+            }
+            return Ok(End::Hung(how));
         }
         sleep(LOOK);
     }
 }
 
-/// The end of a console, as much as helps.
-pub(crate) fn tail(console: &str) -> String {
-    let lines: Vec<&str> = console.lines().collect();
-    lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n")
+impl Outcome {
+    /// The end of the console, as much as helps.
+    pub(crate) fn last_words(&self) -> String {
+        let lines: Vec<&str> = self.console.lines().collect();
+        let shown = match self.end {
+            End::Hung(_) => CONSOLE_LINES_HUNG,
+            End::Done | End::Died(_) => CONSOLE_LINES,
+        };
+        lines[lines.len().saturating_sub(shown)..].join("\n")
+    }
 }
 
 #[cfg(test)]

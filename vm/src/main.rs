@@ -10,6 +10,7 @@ mod document;
 mod ending;
 mod fetch;
 mod guest;
+mod hang;
 mod image;
 mod judge;
 mod libtest;
@@ -157,11 +158,7 @@ fn run(kernel: &str, boot: &str, limit: Duration, command: Vec<String>) -> Resul
         eprint!("{text}");
     }
     if outcome.end != End::Done {
-        eprintln!(
-            "{}\nlacuna-vm: {:?}",
-            guest::tail(&outcome.console),
-            outcome.end
-        );
+        eprintln!("{}\nlacuna-vm: {:?}", outcome.last_words(), outcome.end);
         return Ok(ExitCode::from(EXIT_GUEST));
     }
     let status = outcome.out.first().and_then(|part| part.status);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Says what became of a boot: a line for each stage, and everything about what failed.
 
-use crate::guest;
 use crate::guest::Outcome;
 use crate::image::Image;
 use crate::judge::Verdict;
@@ -38,7 +37,7 @@ pub(crate) fn boot(
     if guest.iter().any(|verdict| !verdict.failed.is_empty()) {
         quote(
             &format!("console of {}", image.release),
-            &guest::tail(&outcome.console),
+            &outcome.last_words(),
         );
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Threads that do as they are told and are joined when dropped.
+//! Threads that do as they are told and are joined when dropped, unless the test has failed.
 
 use rustix::thread::CpuSet;
 use std::sync::Arc;
@@ -80,6 +80,10 @@ impl<T: Send + 'static> Worker<T> {
 impl<T: Send + 'static> Drop for Worker<T> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
+        // What a failed test's thread sleeps for may never come: the failure must be told all the same.
+        if std::thread::panicking() {
+            return;
+        }
         if let Some(handle) = self.handle.take() {
             let _ = handle.join();
         }
