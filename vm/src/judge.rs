@@ -30,10 +30,6 @@ const BROKEN: [&str; 5] = [
 ];
 /// What looks like it and is the host's fault: a virtual CPU that lost the host for seconds.
 const HOST: [&str; 3] = ["soft lockup", "detected stalls", "rcu_"];
-/// What a kernel says that met a breakpoint of nobody's.
-const BREAKPOINT: &str = "Oops: int3";
-/// The breakpoint itself, as a kernel log shows the bytes of its code.
-const INT3: &str = "cc";
 
 /// A failure, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,9 +117,8 @@ pub(crate) fn boot(kernel: &Kernel, plan: &Plan<'_>, outcome: &Outcome) -> Vec<V
         // A hang is never tried again: it is what a missed waking or a dead lock looks like.
         End::Hung(how) => whole.fail("the guest", format!("hung {how}"), true),
     }
-    let is_emulators = ran_replaced_code(&outcome.console);
     for line in broken_lines(&outcome.console) {
-        whole.fail("the guest's kernel", line, !is_emulators);
+        whole.fail("the guest's kernel", line, true);
     }
     verdicts.push(whole);
     verdicts
@@ -136,20 +131,6 @@ fn broken_lines(console: &str) -> Vec<&str> {
         .filter(|line| BROKEN.iter().any(|word| line.contains(word)))
         .filter(|line| !HOST.iter().any(|word| line.contains(word)))
         .collect()
-}
-
-/// Whether the emulator ran an instruction that was there no longer: a kernel puts a breakpoint where it
-/// changes its code (a tracepoint is attached) and takes it away again, and one virtual CPU still ran
-/// it. The kernel shows the code as it is, with the byte after the breakpoint marked: where that before
-/// it is none, no processor would have stopped there. Seen with QEMU 7.2 on 7.2.
-fn ran_replaced_code(console: &str) -> bool {
-    let mut lines = console.lines();
-    lines
-        .find(|line| line.contains(BREAKPOINT))
-        .and_then(|_| lines.find(|line| line.contains("Code:")))
-        .and_then(|code| code.split_once(" <"))
-        .and_then(|(before, _)| before.split_whitespace().last())
-        .is_some_and(|byte| byte != INT3)
 }
 
 fn stage(

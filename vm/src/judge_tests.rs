@@ -279,24 +279,3 @@ fn the_verifier_names_each_program_or_fails() {
     assert!(judge("", 0).passed.is_empty());
     assert!(judge("sched_switch 5012\n", 1).passed.is_empty());
 }
-
-#[test]
-fn only_a_breakpoint_that_is_not_there_is_the_emulators() {
-    let died = |code: &str| {
-        let mut said = outcome(End::Died("at once".to_owned()), "life", "", None);
-        said.console = format!(
-            "[176.1] Oops: int3: 0000\n[176.2] RIP: 0010:__schedule+0x2a7\n[176.2] Code: {code}\n"
-        );
-        failures(&judge("life", &[], &[], &said)).pop()
-    };
-    let gone = "01 0f 95 c2 e9 27 05 00 00 0f <1f> 44 00 00 49 8b 44 24 20";
-    let there = "01 0f 95 c2 e9 27 05 00 00 cc <1f> 44 00 00 49 8b 44 24 20";
-    let kernel = |said: &str| {
-        Some(format!(
-            "the guest's kernel: [176.1] Oops: int3: 0000{said}"
-        ))
-    };
-    assert_eq!(died(gone), kernel("?"));
-    assert_eq!(died(there), kernel("!"));
-    assert_eq!(died(""), kernel("!"), "not shown, not known");
-}

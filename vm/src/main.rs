@@ -19,6 +19,7 @@ mod matrix;
 mod plan;
 mod record;
 mod show;
+mod side;
 mod stream;
 mod targets;
 mod tool;

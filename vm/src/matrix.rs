@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs the matrix: each kernel, each boot, what is said about it, and what is kept of it.
+//!
+//! Boots run side by side, as many as this machine has CPUs: a guest uses one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 
-use anyhow::Context;
 use anyhow::Result;
 
 use crate::MatrixArgs;
@@ -29,6 +32,7 @@ use crate::record;
 use crate::record::Record;
 use crate::record::Records;
 use crate::show;
+use crate::side::by_side;
 use crate::targets::Targets;
 
 /// How often a boot is started whose guest died before anything was seen to be wrong.
@@ -100,11 +104,21 @@ pub(crate) fn run(args: &MatrixArgs, root: &Path) -> Result<ExitCode> {
         passed: 0,
         failed: Vec::new(),
     };
-    for kernel in chosen(&list, &args.kernels)? {
-        println!("\n== kernel {}", kernel.name);
-        if let Err(error) = matrix.kernel(kernel) {
-            matrix.failed.push(format!("{}: {error:#}", kernel.name));
+    let kernels = chosen(&list, &args.kernels)?;
+    let images = matrix.images(&kernels);
+    let starts = matrix.starts(&images);
+    let names: Vec<&str> = starts.iter().map(|start| &*start.kernel.name).collect();
+    let verdicts = by_side(starts.iter().collect(), cpus(), Start::run);
+    let mut of_kernels: BTreeMap<&str, Verdict> = BTreeMap::new();
+    for (name, verdict) in names.into_iter().zip(verdicts) {
+        match verdict {
+            Ok(verdict) => of_kernels.entry(name).or_default().add(verdict),
+            Err(error) => matrix.failed.push(format!("{name}: {error:#}")),
         }
+    }
+    for (kernel, image) in &images {
+        let verdict = of_kernels.remove(&*kernel.name).unwrap_or_default();
+        matrix.judge(kernel, image, &verdict);
     }
     matrix.keep()?;
     println!();
@@ -133,35 +147,79 @@ fn chosen<'a>(list: &'a List, names: &[String]) -> Result<Vec<&'a Kernel>> {
     Ok(list.kernels.iter().filter(wanted).collect())
 }
 
-impl Matrix<'_> {
-    /// One kernel, all of its boots, and what it has shown.
-    fn kernel(&mut self, kernel: &Kernel) -> Result<()> {
-        let image = image(kernel, &cache(self.root)?)?;
-        let mut verdict = Verdict::default();
-        for boot in &self.list.boots {
-            if !self.args.boots.is_empty() && !self.args.boots.contains(&boot.name) {
-                continue;
-            }
-            let stages = &self.args.stages;
-            let plan = plan::plan(self.list, kernel, boot, stages, self.root, &self.targets)
-                .with_context(|| format!("boot {}", boot.name))?;
-            for (stage, why) in &plan.left_out {
-                println!("  {stage} is left out on {}: {why}", kernel.name);
-            }
-            if !plan.stages.is_empty() {
-                verdict.add(start(kernel, &image, boot, &plan)?);
+/// One boot of a kernel that must be run.
+struct Start<'a> {
+    kernel: &'a Kernel,
+    image: &'a Image,
+    boot: &'a Boot,
+    plan: Plan<'a>,
+}
+
+/// How many guests run at once.
+fn cpus() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+impl<'a> Matrix<'a> {
+    /// The kernels that can be had; the others have failed.
+    fn images(&mut self, kernels: &[&'a Kernel]) -> Vec<(&'a Kernel, Image)> {
+        let mut images = Vec::new();
+        for kernel in kernels {
+            match cache(self.root).and_then(|cache| image(kernel, &cache)) {
+                Ok(image) => images.push((*kernel, image)),
+                Err(error) => self.failed.push(format!("{}: {error:#}", kernel.name)),
             }
         }
+        images
+    }
+
+    /// What is to be started: the newest kernels first, which take longest, so that no long one is last.
+    fn starts<'b>(&mut self, images: &'b [(&'a Kernel, Image)]) -> Vec<Start<'b>>
+    where
+        'a: 'b,
+    {
+        let mut starts = Vec::new();
+        for (kernel, image) in images.iter().rev() {
+            for boot in &self.list.boots {
+                if !self.args.boots.is_empty() && !self.args.boots.contains(&boot.name) {
+                    continue;
+                }
+                let stages = &self.args.stages;
+                let plan = plan::plan(self.list, kernel, boot, stages, self.root, &self.targets);
+                match plan {
+                    Ok(plan) => starts.push(Start {
+                        kernel,
+                        image,
+                        boot,
+                        plan,
+                    }),
+                    Err(error) => {
+                        let (name, boot) = (&kernel.name, &boot.name);
+                        self.failed.push(format!("{name}: boot {boot}: {error:#}"));
+                    }
+                }
+            }
+        }
+        for start in &starts {
+            for (stage, why) in &start.plan.left_out {
+                println!("  {stage} is left out on {}: {why}", start.kernel.name);
+            }
+        }
+        starts.retain(|start| !start.plan.stages.is_empty());
+        starts
+    }
+
+    /// What all boots of a kernel have shown.
+    fn judge(&mut self, kernel: &Kernel, image: &Image, verdict: &Verdict) {
         if self.is_whole() {
-            self.check_proofs(kernel, &verdict);
+            self.check_proofs(kernel, verdict);
         }
         let name = &kernel.name;
         self.passed += verdict.passed.len();
         let failures = verdict.failed.iter();
         let failures = failures.map(|failure| format!("{name}: {}: {}", failure.what, failure.why));
         self.failed.extend(failures);
-        self.compare(kernel, &image, &verdict);
-        Ok(())
+        self.compare(kernel, image, verdict);
     }
 
     /// Whether every boot and stage of a kernel is run.
@@ -250,29 +308,28 @@ impl Matrix<'_> {
     }
 }
 
-/// One boot, started again once if its guest died and nothing was seen to be wrong.
-fn start(kernel: &Kernel, image: &Image, boot: &Boot, plan: &Plan<'_>) -> Result<Verdict> {
-    let jobs: Vec<Job> = plan
-        .stages
-        .iter()
-        .map(|planned| planned.job.clone())
-        .collect();
-    let mut starts = 1;
-    loop {
-        let outcome = guest::run(image, boot, &jobs, &mut |_| ())?;
-        let verdicts = judge::boot(kernel, plan, &outcome);
-        show::boot(image, boot, plan, &outcome, &verdicts);
-        let whole = verdicts
-            .into_iter()
-            .fold(Verdict::default(), |mut whole, verdict| {
-                whole.add(verdict);
-                whole
-            });
-        if starts >= STARTS_MAX || !may_start_again(&outcome.end, &whole) {
-            return Ok(whole);
+impl Start<'_> {
+    /// Boots, and once more if the guest died and nothing was seen to be wrong.
+    fn run(&self) -> Result<Verdict> {
+        let jobs = self.plan.stages.iter();
+        let jobs: Vec<Job> = jobs.map(|planned| planned.job.clone()).collect();
+        let mut starts = 1;
+        loop {
+            let outcome = guest::run(self.image, self.boot, &jobs, &mut |_| ())?;
+            let verdicts = judge::boot(self.kernel, &self.plan, &outcome);
+            show::boot(self.image, self.boot, &self.plan, &outcome, &verdicts);
+            let whole = verdicts
+                .into_iter()
+                .fold(Verdict::default(), |mut whole, verdict| {
+                    whole.add(verdict);
+                    whole
+                });
+            if starts >= STARTS_MAX || !may_start_again(&outcome.end, &whole) {
+                return Ok(whole);
+            }
+            println!("!!! the guest died before anything was seen to be wrong: once more");
+            starts += 1;
         }
-        println!("!!! the guest died before anything was seen to be wrong: once more");
-        starts += 1;
     }
 }
 

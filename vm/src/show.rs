@@ -15,8 +15,10 @@ pub(crate) fn boot(
     outcome: &Outcome,
     verdicts: &[Verdict],
 ) {
+    // Boots run side by side: nobody else's lines come between.
+    let _whole = std::io::stdout().lock();
     let seconds = outcome.took.as_secs();
-    println!("  boot {} of {}: {seconds} s", boot.name, image.release);
+    println!("\n== {}, boot {}: {seconds} s", image.release, boot.name);
     for (planned, verdict) in plan.stages.iter().zip(verdicts) {
         let name = &planned.stage.name;
         stage(name, verdict);
