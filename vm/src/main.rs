@@ -89,6 +89,9 @@ struct MatrixArgs {
     /// Only this stage; may be repeated.
     #[arg(long = "stage")]
     stages: Vec<String>,
+    /// Not this stage on this kernel; may be repeated.
+    #[arg(long, value_name = "KERNEL/STAGE")]
+    leave_out: Vec<String>,
     /// Write what was shown to vm/recorded.json and docs/kernels.md, instead of failing where the
     /// document claims more than was shown.
     #[arg(long)]

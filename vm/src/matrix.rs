@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
+use anyhow::Context;
 use anyhow::Result;
 
 use crate::MatrixArgs;
@@ -78,6 +79,8 @@ pub(crate) fn document(root: &Path) -> Result<ExitCode> {
 struct Matrix<'a> {
     list: &'a List,
     args: &'a MatrixArgs,
+    /// Stages that are not asked for, each with its kernel.
+    left_out: Vec<(&'a str, &'a str)>,
     root: &'a Path,
     targets: Targets,
     /// What was known before, with what this run has shown where it is to be recorded.
@@ -95,9 +98,11 @@ pub(crate) fn run(args: &MatrixArgs, root: &Path) -> Result<ExitCode> {
     for stage in &args.stages {
         list.stage(stage)?;
     }
+    let left_out = left_out(&list, &args.leave_out)?;
     let mut matrix = Matrix {
         list: &list,
         args,
+        left_out,
         root,
         targets: Targets::read(&root.join(&args.built))?,
         records: record::read(&root.join(RECORDED))?,
@@ -147,6 +152,16 @@ fn chosen<'a>(list: &'a List, names: &[String]) -> Result<Vec<&'a Kernel>> {
     Ok(list.kernels.iter().filter(wanted).collect())
 }
 
+/// Stages that are not asked for, given as `KERNEL/STAGE`.
+fn left_out<'a>(list: &'a List, names: &'a [String]) -> Result<Vec<(&'a str, &'a str)>> {
+    let one = |name: &'a String| {
+        let (kernel, stage) = name.split_once('/').context("KERNEL/STAGE")?;
+        anyhow::Ok((&*list.kernel(kernel)?.name, &*list.stage(stage)?.name))
+    };
+    let one = |name| one(name).with_context(|| format!("cannot leave out {name}"));
+    names.iter().map(one).collect()
+}
+
 /// One boot of a kernel that must be run.
 struct Start<'a> {
     kernel: &'a Kernel,
@@ -184,8 +199,8 @@ impl<'a> Matrix<'a> {
                 if !self.args.boots.is_empty() && !self.args.boots.contains(&boot.name) {
                     continue;
                 }
-                let stages = &self.args.stages;
-                let plan = plan::plan(self.list, kernel, boot, stages, self.root, &self.targets);
+                let stages = self.stages(kernel, boot);
+                let plan = plan::plan(self.list, kernel, &stages, self.root, &self.targets);
                 match plan {
                     Ok(plan) => starts.push(Start {
                         kernel,
@@ -209,6 +224,17 @@ impl<'a> Matrix<'a> {
         starts
     }
 
+    /// The stages of a boot that are asked for.
+    fn stages<'b>(&self, kernel: &Kernel, boot: &'b Boot) -> Vec<&'b str> {
+        let asked = &self.args.stages;
+        let stages = boot.stages.iter();
+        stages
+            .filter(|stage| asked.is_empty() || asked.contains(stage))
+            .map(|stage| &**stage)
+            .filter(|stage| !self.left_out.contains(&(&*kernel.name, *stage)))
+            .collect()
+    }
+
     /// What all boots of a kernel have shown.
     fn judge(&mut self, kernel: &Kernel, image: &Image, verdict: &Verdict) {
         if self.is_whole() {
@@ -224,7 +250,7 @@ impl<'a> Matrix<'a> {
 
     /// Whether every boot and stage of a kernel is run.
     fn is_whole(&self) -> bool {
-        self.args.stages.is_empty() && self.args.boots.is_empty()
+        self.args.stages.is_empty() && self.args.boots.is_empty() && self.left_out.is_empty()
     }
 
     /// A proof that names a test which has not run, where its stage is not left out, is a mistake.
@@ -396,5 +422,23 @@ mod tests {
         assert_eq!(names(&[]), Ok(all.clone()));
         assert_eq!(names(&["newest", "6.1", newest]), Ok(vec!["6.1", newest]));
         assert!(names(&["6.1", "2.4"]).is_err(), "never silently fewer");
+    }
+
+    #[test]
+    fn only_what_there_is_can_be_left_out() {
+        let list = List::parse(include_str!("../kernels.toml")).unwrap();
+        let newest = &*list.kernels.last().unwrap().name;
+        let left_out = |name: &str| {
+            let names = [name.to_owned()];
+            let left_out = super::left_out(&list, &names).map(|all| format!("{all:?}"));
+            left_out.map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(
+            left_out("newest/life"),
+            Ok(format!("[({newest:?}, \"life\")]"))
+        );
+        for wrong in ["life", "6.1", "2.4/life", "6.1/live"] {
+            assert!(left_out(wrong).unwrap_err().contains(wrong));
+        }
     }
 }

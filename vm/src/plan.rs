@@ -12,7 +12,6 @@ use anyhow::ensure;
 
 use crate::guest::Job;
 use crate::libtest;
-use crate::list::Boot;
 use crate::list::Does;
 use crate::list::Kernel;
 use crate::list::List;
@@ -38,20 +37,16 @@ pub(crate) struct Plan<'a> {
     pub(crate) left_out: Vec<(&'a str, &'a str)>,
 }
 
-/// Finds commands and tests. `only` narrows the stages where it is not empty.
+/// Finds commands and tests of these stages of a boot.
 pub(crate) fn plan<'a>(
     list: &'a List,
     kernel: &'a Kernel,
-    boot: &'a Boot,
-    only: &[String],
+    stages: &[&'a str],
     root: &Path,
     targets: &Targets,
 ) -> Result<Plan<'a>> {
     let mut plan = Plan::default();
-    for name in &boot.stages {
-        if !only.is_empty() && !only.contains(name) {
-            continue;
-        }
+    for name in stages {
         let stage = list.stage(name)?;
         let whole = |e: &&crate::list::Except| e.stage == *name && e.test.is_none();
         if let Some(except) = kernel.except.iter().find(whole) {
@@ -179,9 +174,7 @@ mod tests {
         let built = BUILT.replace("LIFE", &binary.display().to_string());
         let targets = Targets::parse(&built).unwrap();
         let kernel = list.kernels.last().unwrap();
-        let only = [only.to_owned()];
-        let boot = list.boot("plain").unwrap();
-        let plan = plan(&list, kernel, boot, &only, Path::new("/p"), &targets);
+        let plan = plan(&list, kernel, &[only], Path::new("/p"), &targets);
         let plan = plan.map_err(|error| format!("{error:#}"))?;
         let stages = plan.stages.iter().map(|stage| stage.job.command.join(" "));
         let left_out = plan
