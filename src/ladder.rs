@@ -29,7 +29,7 @@ use anyhow::Result;
 use anyhow::bail;
 use lacuna_host::Root;
 use lacuna_host::process::ProcessFacts;
-use lacuna_host::process::threads;
+use lacuna_host::thread::ThreadStat;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
@@ -124,7 +124,8 @@ pub(crate) fn run(args: &LadderArgs) -> Result<ExitCode> {
 }
 
 fn header(root: &Root, process: &ProcessFacts, window: Duration) -> String {
-    let threads = threads(root, process.tgid).map_or(0, |threads| threads.len());
+    let stat = ThreadStat::read(root, process.tgid, process.tgid);
+    let threads = stat.map_or(0, |stat| stat.threads);
     let window_ns = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
     text::header(
         process.tgid,
@@ -181,7 +182,9 @@ fn wait(host: &Host, watched: &mut [Watched], window: Duration) -> Result<()> {
         let mut handles: Vec<PollFd<'_>> = living()
             .filter_map(|(one, _)| Some(PollFd::new(one.handle.as_ref()?, PollFlags::IN)))
             .collect();
-        let timeout = left.min(every);
+        // Waking up for nothing would be most of what a quiet process costs.
+        let idles = living().all(|(one, _)| one.handle.is_some() && !one.looks.go_on());
+        let timeout = if idles { left } else { left.min(every) };
         let timeout = Timespec {
             tv_sec: i64::try_from(timeout.as_secs())?,
             tv_nsec: timeout.subsec_nanos().into(),
@@ -195,10 +198,8 @@ fn wait(host: &Host, watched: &mut [Watched], window: Duration) -> Result<()> {
             if *ended {
                 continue;
             }
-            let tgid = one.first.process.tgid;
-            *ended = !lacuna_host::process::is_alive(&host.root, tgid, one.first.process.start);
-            let first = one.first.threads();
-            one.looks.look(&host.root, tgid, first, begun.elapsed());
+            *ended = reading::has_ended(&host.root, &one.first.process);
+            one.first.look(&mut one.looks);
         }
     }
 }

@@ -66,6 +66,10 @@ struct Look {
 pub(super) fn count(pid: u32, window: Duration) -> Result<EventsReport> {
     let root = Root::host();
     let facts = ProcessFacts::read(&root, pid).map_err(|error| no_process(&root, pid, error))?;
+    let stat = ThreadStat::read(&root, facts.tgid, facts.tgid);
+    if stat.as_ref().is_ok_and(ThreadStat::is_ended_process) {
+        bail!("process {pid} has ended; only its parent has not taken it away yet");
+    }
     let pidfd = open(facts.tgid)?;
     let began_ns = monotonic_ns();
     let first = Look::at(&root, &facts).with_context(|| format!("process {pid}"))?;
@@ -90,7 +94,7 @@ pub(super) fn count(pid: u32, window: Duration) -> Result<EventsReport> {
         bail!("process {pid} ended before anything could be counted");
     };
     let mut counts = Counts::default();
-    let kernel = ThreadStat::read(&root, facts.tgid, facts.tgid).is_ok_and(|stat| stat.is_kernel);
+    let kernel = stat.is_ok_and(|stat| stat.is_kernel);
     count_between(&mut counts, &first, &last, &tally, kernel);
     Ok(EventsReport {
         schema: EventsSchema::default(),

@@ -154,6 +154,8 @@ pub(crate) struct Perf {
     pub(crate) major_faults: u64,
     pub(crate) cycles: Option<u64>,
     pub(crate) instructions: Option<u64>,
+    /// Why these two are not counted.
+    pub(crate) no_hardware: Option<String>,
 }
 
 /// Pressure of one resource.

@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 use std::time::Instant;
 
-use lacuna_host::Root;
 use lacuna_host::counters::grown;
+use lacuna_host::tasks::Tasks;
 use lacuna_host::thread::SchedStat;
 
 /// How many threads of a process are looked at: those that switch most.
@@ -51,19 +51,18 @@ impl Looks {
     /// Looks once. The first time it only chooses whom to look at, by what has grown since `first`.
     pub(super) fn look(
         &mut self,
-        root: &Root,
-        tgid: u32,
+        tasks: &Tasks,
         first: impl Iterator<Item = (u32, SchedStat)>,
         since: Duration,
     ) {
         let Some(chosen) = &mut self.chosen else {
-            self.chosen = Some(choose(root, tgid, first, since));
+            self.chosen = Some(choose(tasks, first, since));
             return;
         };
         if chosen.is_empty() {
             return;
         }
-        let read = |tid| SchedStat::read(root, tgid, tid).ok();
+        let read = |tid| tasks.sched(tid).ok();
         let before: Vec<_> = chosen.keys().map(|&tid| (tid, read(tid))).collect();
         let begun = Instant::now();
         std::thread::sleep(LOOK);
@@ -86,6 +85,11 @@ impl Looks {
         }
     }
 
+    /// Whether there is anybody to look at, as far as it is known yet.
+    pub(super) fn go_on(&self) -> bool {
+        self.chosen.as_ref().is_none_or(|chosen| !chosen.is_empty())
+    }
+
     /// What a switch costs a thread with nobody in the way, at most. 0 for a thread that does not switch
     /// so often that it matters.
     pub(super) fn switch_cost_ns(&self, tid: u32) -> u64 {
@@ -95,8 +99,7 @@ impl Looks {
 }
 
 fn choose(
-    root: &Root,
-    tgid: u32,
+    tasks: &Tasks,
     first: impl Iterator<Item = (u32, SchedStat)>,
     since: Duration,
 ) -> HashMap<u32, Vec<(u64, u64)>> {
@@ -107,7 +110,7 @@ fn choose(
     let mut often: Vec<(u64, u32)> = candidates
         .into_iter()
         .filter_map(|(tid, before)| {
-            let now = SchedStat::read(root, tgid, tid).ok()?;
+            let now = tasks.sched(tid).ok()?;
             Some((grown(before.slices, now.slices)?, tid))
         })
         .filter(|(slices, _)| u128::from(*slices) >= slices_min.max(1))

@@ -14,7 +14,6 @@ use lacuna_host::Root;
 use lacuna_host::cgroup::Cgroups;
 use lacuna_host::counters::Faults;
 use lacuna_host::counters::Io;
-use lacuna_host::counters::Switches;
 use lacuna_host::counters::Tcp as NamespaceTcp;
 use lacuna_host::counters::grown;
 use lacuna_host::netstat::TcpTrouble;
@@ -22,14 +21,17 @@ use lacuna_host::perf::PerfCounters;
 use lacuna_host::perf::THREADS_MAX as PERF_THREADS_MAX;
 use lacuna_host::process::ProcessError;
 use lacuna_host::process::ProcessFacts;
-use lacuna_host::process::is_alive;
+use lacuna_host::process::StartTime;
 use lacuna_host::process::threads as thread_ids;
 use lacuna_host::sys;
+use lacuna_host::tasks::Tasks;
 use lacuna_host::taskstats::Delays;
 use lacuna_host::taskstats::Taskstats;
 use lacuna_host::thread::SchedStat;
 use lacuna_host::thread::ThreadStat;
+use lacuna_host::thread::ThreadStatus;
 use lacuna_host::thread::kernel_stack;
+use rustix::io::Errno;
 
 use super::facts::Counters;
 use super::facts::DelayGrowth;
@@ -99,18 +101,26 @@ fn taskstats_void(error: &io::Error) -> Void {
     }
 }
 
-/// One thread at one instant.
+/// One thread at one instant. Two files, not three: of a thousand threads most do not run in a window, and
+/// of those nothing else is wanted.
 struct ThreadReading {
     sched: SchedStat,
-    switches: Switches,
-    stat: ThreadStat,
+    status: ThreadStatus,
+}
+
+/// The threads at the first instant.
+struct ThreadsReading {
+    tasks: Tasks,
+    /// What began later is another thread, whatever its id.
+    at: StartTime,
+    threads: HashMap<u32, ThreadReading>,
 }
 
 /// A process at the first instant.
 pub(super) struct First {
     at: Instant,
     pub(super) process: ProcessFacts,
-    threads: Seen<HashMap<u32, ThreadReading>>,
+    threads: Seen<ThreadsReading>,
     limits: Seen<CpuReading>,
     sockets: Seen<SocketReading>,
     namespace: Option<(NamespaceTcp, TcpTrouble)>,
@@ -127,9 +137,9 @@ impl First {
     pub(super) fn take(host: &Host, process: ProcessFacts) -> Self {
         let (root, tgid) = (&host.root, process.tgid);
         let at = Instant::now();
-        let threads = read_threads(root, tgid);
+        let threads = read_threads(root, &process);
         let perf = match &threads {
-            Ok(threads) => count_busiest(root, threads),
+            Ok(reading) => count_busiest(root, &reading.threads),
             Err(void) => Err(void.clone()),
         };
         Self {
@@ -148,10 +158,14 @@ impl First {
         }
     }
 
-    /// The threads that were there, each with its counters.
-    pub(super) fn threads(&self) -> impl Iterator<Item = (u32, SchedStat)> + '_ {
-        let threads = self.threads.as_ref().ok().into_iter().flatten();
-        threads.map(|(tid, thread)| (*tid, thread.sched))
+    /// Looks at those of its threads that switch all the time.
+    pub(super) fn look(&self, looks: &mut Looks) {
+        let Ok(reading) = &self.threads else {
+            return;
+        };
+        let first = reading.threads.iter();
+        let first = first.map(|(tid, thread)| (*tid, thread.sched));
+        looks.look(&reading.tasks, first, self.at.elapsed());
     }
 
     /// Reads again, and says what has grown. `None`: it has ended.
@@ -163,7 +177,7 @@ impl First {
             window_ns: u64::try_from(window.as_nanos()).unwrap_or(u64::MAX),
             threads: self
                 .threads
-                .map(|first| grow_threads(root, tgid, first, looks)),
+                .and_then(|first| grow_threads(root, &process, first, looks)),
             limits: self
                 .limits
                 .and_then(|first| groups::grow_cpu(host, &process, first)),
@@ -192,8 +206,17 @@ impl First {
                 .memory
                 .and_then(|first| groups::grow_memory(host, &process, first)),
         };
-        is_alive(root, tgid, process.start).then_some(facts)
+        (!has_ended(root, &process)).then_some(facts)
     }
+}
+
+/// Whether a process has ended, also where its parent has not taken it away, or its id is another's.
+pub(super) fn has_ended(root: &Root, process: &ProcessFacts) -> bool {
+    // Of its first thread: what the kernel says of the process takes it a walk over all threads.
+    let Ok(stat) = ThreadStat::read(root, process.tgid, process.tgid) else {
+        return true;
+    };
+    stat.start != process.start || stat.is_ended_process()
 }
 
 /// Why something of a process could not be read.
@@ -224,18 +247,20 @@ pub(super) fn denied(process: &ProcessFacts, error: &io::Error) -> Void {
     }
 }
 
-fn read_threads(root: &Root, tgid: u32) -> Seen<HashMap<u32, ThreadReading>> {
-    let tids = thread_ids(root, tgid)
-        .map_err(|error| Void::new(error.to_string(), "take a shorter --window"))?;
+fn read_threads(root: &Root, process: &ProcessFacts) -> Seen<ThreadsReading> {
+    let tgid = process.tgid;
+    let gone = |error: ProcessError| unreadable(process, &error);
+    let tasks = Tasks::open(root, tgid).map_err(gone)?;
+    let at = StartTime::now();
     let read = |tid: u32| -> Result<ThreadReading, ProcessError> {
         Ok(ThreadReading {
-            sched: SchedStat::read(root, tgid, tid)?,
-            switches: Switches::read(root, tgid, tid)?,
-            stat: ThreadStat::read(root, tgid, tid)?,
+            sched: tasks.sched(tid)?,
+            status: tasks.status(tid)?,
         })
     };
     // A thread that ended meanwhile was not there at the first instant.
-    let threads: HashMap<u32, ThreadReading> = tids
+    let threads: HashMap<u32, ThreadReading> = thread_ids(root, tgid)
+        .map_err(gone)?
         .into_iter()
         .filter_map(|tid| Some((tid, read(tid).ok()?)))
         .collect();
@@ -246,21 +271,28 @@ fn read_threads(root: &Root, tgid: u32) -> Seen<HashMap<u32, ThreadReading>> {
             "use a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS or CONFIG_TASK_DELAY_ACCT)",
         ));
     }
-    Ok(threads)
+    Ok(ThreadsReading { tasks, at, threads })
 }
 
 fn grow_threads(
     root: &Root,
-    tgid: u32,
-    mut first: HashMap<u32, ThreadReading>,
+    process: &ProcessFacts,
+    mut first: ThreadsReading,
     looks: &Looks,
-) -> Threads {
+) -> Seen<Threads> {
+    let tids = thread_ids(root, process.tgid).map_err(|error| unreadable(process, &error))?;
     let mut threads = Threads::default();
-    for tid in thread_ids(root, tgid).unwrap_or_default() {
-        match first.remove(&tid) {
+    for tid in tids {
+        match first.threads.remove(&tid) {
             None => threads.started += 1,
-            Some(before) => match grow_thread(root, tgid, tid, before, looks) {
-                Ok(Some(thread)) => threads.both.push(thread),
+            Some(before) => match grow_thread(&first.tasks, tid, first.at, before) {
+                Ok(Some(mut thread)) => {
+                    thread.switch_cost_ns = looks.switch_cost_ns(tid);
+                    if let Some(still) = &mut thread.still {
+                        still.stack = kernel_stack(root, process.tgid, tid);
+                    }
+                    threads.both.push(thread);
+                }
                 // The id is another thread's by now.
                 Ok(None) => {
                     threads.ended += 1;
@@ -270,19 +302,18 @@ fn grow_threads(
             },
         }
     }
-    threads.ended += first.len() as u64;
-    threads
+    threads.ended += first.threads.len() as u64;
+    Ok(threads)
 }
 
 /// `None`: it is another thread.
 fn grow_thread(
-    root: &Root,
-    tgid: u32,
+    tasks: &Tasks,
     tid: u32,
+    began: StartTime,
     before: ThreadReading,
-    looks: &Looks,
 ) -> Result<Option<ThreadGrowth>, ProcessError> {
-    let sched = SchedStat::read(root, tgid, tid)?;
+    let sched = tasks.sched(tid)?;
     let slices = grown(before.sched.slices, sched.slices);
     let on_cpu_ns = grown(before.sched.on_cpu_ns, sched.on_cpu_ns);
     let run_delay_ns = grown(before.sched.run_delay_ns, sched.run_delay_ns);
@@ -292,37 +323,37 @@ fn grow_thread(
     };
     let mut thread = ThreadGrowth {
         tid,
-        comm: before.stat.comm.into_string(),
         on_cpu_ns,
         run_delay_ns,
         slices,
-        switch_cost_ns: looks.switch_cost_ns(tid),
         ..ThreadGrowth::default()
     };
+    let state = before.status.state;
+    if sched == before.sched && !"RDTt".contains(state) {
+        // It slept all the time: there is nothing else to tell of it.
+        return Ok(Some(thread));
+    }
+    let stat = tasks.stat(tid)?;
+    if stat.start > began {
+        return Ok(None);
+    }
+    thread.comm = stat.comm.into_string();
     if slices == 0 {
-        // It was not switched in, so its other counters are as they were, and need no reading.
-        if on_cpu_ns == 0 && "RDTt".contains(before.stat.state) {
-            let now = ThreadStat::read(root, tgid, tid)?;
-            if now.start != before.stat.start {
-                return Ok(None);
-            }
-            thread.still = (now.state == before.stat.state).then(|| Still {
-                state: now.state,
-                stack: kernel_stack(root, tgid, tid),
-            });
-        }
+        // It was not switched in, so its switches are as they were.
+        let still = on_cpu_ns == 0 && "RDTt".contains(state) && stat.state == state;
+        thread.still = still.then(|| Still {
+            state,
+            stack: Vec::new(),
+        });
         return Ok(Some(thread));
     }
-    let stat = ThreadStat::read(root, tgid, tid)?;
-    let switches = Switches::read(root, tgid, tid)?;
-    let voluntary = grown(before.switches.voluntary, switches.voluntary);
-    let involuntary = grown(before.switches.involuntary, switches.involuntary);
-    let same = stat.start == before.stat.start;
-    if let (true, Some(voluntary), Some(involuntary)) = (same, voluntary, involuntary) {
+    let (then, now) = (before.status.switches, tasks.status(tid)?.switches);
+    let voluntary = grown(then.voluntary, now.voluntary);
+    let involuntary = grown(then.involuntary, now.involuntary);
+    Ok(voluntary.zip(involuntary).map(|(voluntary, involuntary)| {
         (thread.voluntary, thread.involuntary) = (voluntary, involuntary);
-        return Ok(Some(thread));
-    }
-    Ok(None)
+        thread
+    }))
 }
 
 /// Counts the threads that have run most so far: there is a limit to how many can be counted.
@@ -359,7 +390,20 @@ fn read_perf(perf: &mut PerfCounters) -> Option<Perf> {
         major_faults: counts.major_faults,
         cycles: counts.cycles,
         instructions: counts.instructions,
+        no_hardware: perf.no_hardware().map(why_no_hardware),
     })
+}
+
+/// What the kernel says of a counter that the CPU, or the hypervisor in front of it, does not have.
+fn why_no_hardware(error: &io::Error) -> String {
+    let without = [Errno::NOENT, Errno::OPNOTSUPP, Errno::NODEV];
+    match without
+        .map(|errno| Some(errno.raw_os_error()))
+        .contains(&error.raw_os_error())
+    {
+        true => "this machine shows none, as most virtual machines".to_owned(),
+        false => format!("perf_event_open fails: {error}"),
+    }
 }
 
 fn read_namespace(root: &Root, tgid: u32) -> Option<(NamespaceTcp, TcpTrouble)> {

@@ -16,6 +16,7 @@ use super::facts::IoGrowth;
 use super::facts::LimitedGroup;
 use super::facts::Listener;
 use super::facts::MemoryGroup;
+use super::facts::NetNamespace;
 use super::facts::Seen;
 use super::facts::Stall;
 use super::facts::Tcp;
@@ -207,10 +208,21 @@ fn loses(connection: &Connection) -> bool {
 }
 
 /// Step 3.
-pub(crate) fn tcp(tcp: &Seen<Tcp>, window_ns: u64) -> Finding {
-    let tcp = match tcp {
-        Ok(tcp) => tcp,
-        Err(void) => return Finding::void(void),
+pub(crate) fn tcp(tcp: &Seen<Tcp>, namespace: Option<&NetNamespace>, window_ns: u64) -> Finding {
+    let tcp = match (tcp, namespace) {
+        (Ok(tcp), _) => tcp,
+        (Err(void), None) => return Finding::void(void),
+        // Numbers beside a void source must say whose they are.
+        (Err(void), Some(_)) => {
+            return Finding {
+                why: format!(
+                    "not known of its own connections: {}; the numbers are of everybody in its \
+                     network namespace together, and blame nobody",
+                    void.why
+                ),
+                ..Finding::void(void)
+            };
+        }
     };
     let losing = tcp.connections.iter().filter(|one| loses(one));
     if let Some(worst) = losing.max_by_key(|one| (recovering_ns(one, window_ns), one.retransmits)) {
@@ -302,6 +314,24 @@ pub(crate) fn perf_counters(
         Ok(counters) => counters,
         Err(void) => return Finding::void(void),
     };
+    let mut finding = faults(counters, window_ns);
+    if let (Verdict::Ok, Some(void)) = (finding.verdict, perf_void) {
+        finding = Finding {
+            why: format!("{}; faults and switches are /proc's", void.why),
+            ..Finding::void(void)
+        };
+    }
+    let perf = counters.perf.as_ref();
+    if let Some(void) = perf.and_then(|perf| perf.no_hardware.as_ref()) {
+        finding
+            .why
+            .push_str("; hardware counters (cycles, instructions) are void: ");
+        finding.why.push_str(void);
+    }
+    finding
+}
+
+fn faults(counters: &Counters, window_ns: u64) -> Finding {
     let faults = counters.major_faults;
     let per_second = u128::from(faults) * 1_000_000_000 / u128::from(window_ns.max(1));
     if faults > 1 && per_second >= u128::from(MAJOR_FAULTS_PER_SECOND) {
@@ -316,13 +346,7 @@ pub(crate) fn perf_counters(
             "see whether memory is short, and what else fills the page cache",
         );
     }
-    match perf_void {
-        Some(void) => Finding {
-            why: format!("{}; faults and switches are /proc's", void.why),
-            ..Finding::void(void)
-        },
-        None => Finding::ok("hardly any page fault had to read from storage"),
-    }
+    Finding::ok("hardly any page fault had to read from storage")
 }
 
 /// Step 5: the time in run queues itself.
@@ -388,7 +412,11 @@ pub(crate) fn pressure(stalls: &Seen<Vec<Stall>>, window_ns: u64) -> Finding {
             "see the steps on delays, block I/O and memory",
         ),
         Some(_) => Finding::ok("its group hardly waited for memory or storage"),
-        None => Finding::ok("only the host's is known, which says nothing of this process"),
+        None => Finding::void(&Void::new(
+            "only groups of cgroup version 2 have a pressure of their own, and it is in none; the \
+             host's is shown and blames nobody",
+            "run it in a group of its own of cgroup version 2",
+        )),
     }
 }
 

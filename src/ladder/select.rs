@@ -59,7 +59,9 @@ pub(super) fn select(root: &Root, target: &Target) -> Result<Vec<ProcessFacts>> 
 fn nobody(target: &Target) -> String {
     match target {
         Target::Pid(pid) => format!("there is no process {pid}"),
-        Target::Comm(name) => format!("no process is called {name:?}"),
+        Target::Comm(name) => {
+            format!("no process is called {name:?} (threads of the kernel are not looked at)")
+        }
         Target::Container(id) => format!("no process is in a container {id}"),
         Target::Unit(unit) => format!("no process is in the unit {unit}"),
         Target::Port(port) => format!(
@@ -74,7 +76,14 @@ fn by_pid(root: &Root, pid: u32) -> Result<ProcessFacts> {
         Err(ProcessError::Gone) => bail!("{}", nobody(&Target::Pid(pid))),
         Err(ProcessError::Unreadable(error)) => bail!("cannot look at process {pid}: {error}"),
     };
-    if is_kernel(root, &facts) {
+    let stat = ThreadStat::read(root, facts.tgid, facts.tgid);
+    if stat.as_ref().is_ok_and(ThreadStat::is_ended_process) {
+        bail!(
+            "process {pid} ({}) has ended; only its parent has not taken it away yet",
+            facts.comm
+        );
+    }
+    if stat.is_ok_and(|stat| stat.is_kernel) {
         bail!(
             "{pid} is {}, a thread of the kernel: it has no switches of its own choice, no limits \
              and no sockets to judge",
@@ -84,17 +93,18 @@ fn by_pid(root: &Root, pid: u32) -> Result<ProcessFacts> {
     Ok(facts)
 }
 
-fn is_kernel(root: &Root, facts: &ProcessFacts) -> bool {
+/// Whether there is something to look at: it is not the kernel's own and has not ended.
+fn is_watchable(root: &Root, facts: &ProcessFacts) -> bool {
     let stat = ThreadStat::read(root, facts.tgid, facts.tgid);
-    stat.is_ok_and(|stat| stat.is_kernel)
+    stat.is_ok_and(|stat| !stat.is_kernel && !stat.is_ended_process())
 }
 
-/// Every process but the kernel's own and this one.
+/// Every process but the kernel's own, those that have ended, and this one.
 fn all(root: &Root, is_meant: impl Fn(&ProcessFacts) -> bool) -> io::Result<Vec<ProcessFacts>> {
     let own = std::process::id();
     let pids = processes(root)?.into_iter().filter(|&pid| pid != own);
     let facts = pids.filter_map(|pid| ProcessFacts::read(root, pid).ok());
-    let meant = facts.filter(|facts| is_meant(facts) && !is_kernel(root, facts));
+    let meant = facts.filter(|facts| is_meant(facts) && is_watchable(root, facts));
     Ok(meant.collect())
 }
 
@@ -125,3 +135,7 @@ fn by_port(root: &Root, port: u16) -> io::Result<Vec<ProcessFacts>> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+#[path = "select_tests.rs"]
+mod tests;

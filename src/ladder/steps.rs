@@ -76,7 +76,11 @@ const RUNGS: [Rung; 10] = [
         |f| rule::throttling(&f.limits, &f.threads, f.window_ns),
         limits,
     ),
-    ("tcp", |f| rule::tcp(&f.tcp, f.window_ns), tcp),
+    (
+        "tcp",
+        |f| rule::tcp(&f.tcp, f.namespace.as_ref(), f.window_ns),
+        tcp,
+    ),
     (
         "perf-counters",
         |f| rule::perf_counters(&f.counters, f.perf_void.as_ref(), f.window_ns),
@@ -266,7 +270,8 @@ fn run_queue(facts: &Facts) -> Values {
     let throttled_ns = rule::throttled_ns(&facts.limits);
     let behind =
         |thread: &ThreadGrowth| rule::behind_others_ns(thread, throttled_ns, facts.window_ns);
-    let mut worst: Vec<&ThreadGrowth> = threads.both.iter().collect();
+    let did = |thread: &&ThreadGrowth| thread.slices > 0 || behind(thread) > 0;
+    let mut worst: Vec<&ThreadGrowth> = threads.both.iter().filter(did).collect();
     worst.sort_by_key(|thread| Reverse((behind(thread), thread.run_delay_ns)));
     worst.truncate(LISTED_MAX);
     let thread = |thread: &ThreadGrowth| {

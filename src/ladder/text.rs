@@ -22,11 +22,11 @@ const INDENT: usize = 4;
 const COLUMNS: usize = 100;
 
 /// What is said at once, before anything is measured.
-pub(super) fn header(pid: u32, comm: &str, threads: usize, uid: u32, window_ns: u64) -> String {
+pub(super) fn header(pid: u32, comm: &str, threads: u64, uid: u32, window_ns: u64) -> String {
     format!(
         "{} (pid {pid}, user {uid}, {})   looking for {}\n",
         plain(comm),
-        crate::render::count(threads as u64, "thread", "threads"),
+        crate::render::count(threads, "thread", "threads"),
         duration(window_ns)
     )
 }
@@ -57,7 +57,12 @@ pub(super) fn step(step: &Step, style: Style) -> String {
         text.push_str(&wrapped(&format!("next: {}", step.next), INDENT));
     }
     let found = step.verdict > Verdict::Ok;
-    text.push_str(&values(&step.values, INDENT, found || style.verbose));
+    let only_lists = step
+        .values
+        .iter()
+        .all(|(_, value)| matches!(value, Value::List(_)));
+    let with_lists = found || only_lists || style.verbose;
+    text.push_str(&values(&step.values, INDENT, with_lists));
     text
 }
 
@@ -84,10 +89,11 @@ pub(super) fn conclusion(report: &ProcessReport) -> String {
         }
         (None, _) => "nothing found in what the kernel counts".to_owned(),
     };
-    format!(
-        "=>  {most}; what proves it: {}\n",
-        plain(&report.conclusion.next)
-    )
+    let then = match report.conclusion.cause {
+        Some(_) => "what proves it",
+        None => "what sees more",
+    };
+    format!("=>  {most}; {then}: {}\n", plain(&report.conclusion.next))
 }
 
 fn word(verdict: Verdict, style: Style) -> String {
@@ -113,7 +119,7 @@ pub(super) fn decimal(number: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// The numbers as `name value` pairs; lists an item a line, only where something was found.
+/// The numbers as `name value` pairs; lists an item a line.
 fn values(values: &Values, indent: usize, with_lists: bool) -> String {
     let pairs = values.iter().filter_map(|(name, value)| pair(name, value));
     let pairs: Vec<String> = pairs.collect();

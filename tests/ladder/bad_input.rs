@@ -67,6 +67,43 @@ fn a_process_that_ends_within_the_window_is_said_at_once() {
 }
 
 #[test]
+fn a_process_that_nobody_takes_away_has_ended_all_the_same() {
+    let worker = Worker::start(&[], "idle", &[]);
+    let pid = worker.pid().to_string();
+    let begin = || {
+        let mut command = lacuna();
+        command.args(["ladder", "--window", "1h", "--pid", &pid]);
+        crate::program::Program::start(command)
+    };
+    let mut ladder = begin();
+    ladder.line("python3 (pid ");
+    worker.signal(Signal::KILL);
+    let (status, said) = ladder.end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("ended"), "{said}");
+    // Whoever comes later is told that there is nothing to look at.
+    let (status, said) = begin().end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("has ended; only its parent"), "{said}");
+    let mut events = lacuna();
+    events.args(["events", "--for", "1h", "--pid", &pid]);
+    let (status, said) = crate::program::Program::start(events).end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("has ended; only its parent"), "{said}");
+}
+
+#[test]
+fn root_what_the_machine_does_not_count_is_said() {
+    let worker = Worker::start(&[], "idle", &[]);
+    let answer = ladder(worker.pid(), SHORT_MS);
+    let step = answer.step("perf-counters");
+    let why = step["why"].as_str().expect("why");
+    let counted = step["values"]["perf_cycles"].is_u64();
+    assert_eq!(step["values"]["hardware_counters"], counted, "{step}");
+    assert_ne!(counted, why.contains("hardware counters"), "{step}");
+}
+
+#[test]
 fn the_process_of_a_thread_is_meant() {
     let crowd = Worker::start(&[], "crowd", &["3"]);
     crowd.line("all");
@@ -206,4 +243,46 @@ fn root_a_user_is_told_everything_of_a_process_of_his_own_but_what_needs_root() 
             .contains("perf_event_paranoid")
     );
     assert_eq!(step(3)["values"]["major_faults"], 0);
+}
+
+/// The processes that are looked at by that option.
+fn looked_at(option: &str, value: &str) -> Vec<u32> {
+    let output = lacuna()
+        .args(["ladder", "--format", "json", "--window", "50ms"])
+        .args([option, value])
+        .output()
+        .expect("lacuna starts");
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    let processes = report["processes"].as_array().expect("processes");
+    let pid = |process: &serde_json::Value| process["pid"].as_u64()?.try_into().ok();
+    let mut pids: Vec<u32> = processes.iter().filter_map(pid).collect();
+    pids.sort_unstable();
+    pids
+}
+
+#[test]
+fn every_process_that_is_meant_is_looked_at() {
+    // One socket, two processes that may accept from it, as a server has that forks its workers.
+    let script = "import os,socket,time\n\
+        open(\"/proc/self/comm\",\"w\").write(\"lacuna-%d\" % os.getpid())\n\
+        s=socket.create_server((\"127.0.0.1\",0))\n\
+        ending,held=os.pipe()\n\
+        child=os.fork()\n\
+        if not child:\n\x20 os.close(held); os.read(ending,1); os._exit(0)\n\
+        print(\"child\",child,s.getsockname()[1],flush=True)\n\
+        time.sleep(3600)";
+    let mut command = Command::new("python3");
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.args(["-c", script]);
+    let server = crate::program::Program::start(command);
+    let line = server.line("child ");
+    let (child, port) = line.split_once(' ').expect("two numbers");
+    let mut both = [server.pid(), child.parse().expect("a pid")];
+    both.sort_unstable();
+    assert_eq!(looked_at("--port", port), both);
+    assert_eq!(
+        looked_at("--comm", &format!("lacuna-{}", server.pid())),
+        both
+    );
 }

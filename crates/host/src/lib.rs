@@ -28,6 +28,7 @@ pub mod root;
 pub mod socket;
 pub mod symbols;
 pub mod sys;
+pub mod tasks;
 pub mod taskstats;
 pub mod tcp;
 pub mod thread;

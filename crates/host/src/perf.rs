@@ -43,6 +43,7 @@ struct Thread {
 /// Counters of several threads.
 pub struct PerfCounters {
     threads: Vec<Thread>,
+    no_hardware: Option<io::Error>,
 }
 
 impl std::fmt::Debug for PerfCounters {
@@ -59,24 +60,29 @@ impl PerfCounters {
     /// It is not allowed (`kernel.perf_event_paranoid`), or the kernel cannot.
     pub fn open(tids: &[u32]) -> io::Result<Self> {
         let mut threads = Vec::new();
-        let mut with_hardware = true;
+        let mut no_hardware = None;
         for &tid in tids.iter().take(THREADS_MAX) {
-            match Thread::open(tid, with_hardware) {
-                Ok(thread) => {
-                    // What the first has not, the others have not either: they are not asked.
-                    with_hardware = thread.hardware.is_some();
-                    threads.push(thread);
-                }
+            // What the first has not, the others have not either: they are not asked.
+            match Thread::open(tid, &mut no_hardware) {
+                Ok(thread) => threads.push(thread),
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(Self { threads })
+        Ok(Self {
+            threads,
+            no_hardware,
+        })
     }
 
     /// How many threads are counted.
     pub fn threads(&self) -> usize {
         self.threads.len()
+    }
+
+    /// Why cycles and instructions are not counted, where they are not.
+    pub fn no_hardware(&self) -> Option<&io::Error> {
+        self.no_hardware.as_ref()
     }
 
     /// What was counted since they were opened.
@@ -102,22 +108,24 @@ impl PerfCounters {
 }
 
 impl Thread {
-    fn open(tid: u32, with_hardware: bool) -> io::Result<Self> {
+    fn open(tid: u32, no_hardware: &mut Option<io::Error>) -> io::Result<Self> {
         let hardware = || -> io::Result<[Counter; 2]> {
             Ok([
                 count(Hardware::CPU_CYCLES, tid)?,
                 count(Hardware::INSTRUCTIONS, tid)?,
             ])
         };
-        Ok(Self {
-            software: [
-                count(Software::CONTEXT_SWITCHES, tid)?,
-                count(Software::CPU_MIGRATIONS, tid)?,
-                count(Software::PAGE_FAULTS_MIN, tid)?,
-                count(Software::PAGE_FAULTS_MAJ, tid)?,
-            ],
-            hardware: with_hardware.then(|| hardware().ok()).flatten(),
-        })
+        let software = [
+            count(Software::CONTEXT_SWITCHES, tid)?,
+            count(Software::CPU_MIGRATIONS, tid)?,
+            count(Software::PAGE_FAULTS_MIN, tid)?,
+            count(Software::PAGE_FAULTS_MAJ, tid)?,
+        ];
+        let hardware = match no_hardware {
+            Some(_) => None,
+            None => hardware().map_err(|error| *no_hardware = Some(error)).ok(),
+        };
+        Ok(Self { software, hardware })
     }
 }
 
@@ -149,6 +157,12 @@ mod tests {
         let read = || Switches::read(&Root::host(), std::process::id(), tid).unwrap();
         let mut counters = PerfCounters::open(&[tid, u32::MAX >> 1]).unwrap();
         assert_eq!(counters.threads(), 1, "nobody is no thread");
+        let cycles = counters.read().unwrap().cycles;
+        assert_ne!(
+            cycles.is_some(),
+            counters.no_hardware().is_some(),
+            "counted, or why not"
+        );
         let before = read();
         let inner = counters.read().unwrap().context_switches;
         for _ in 0..20 {

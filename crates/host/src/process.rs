@@ -8,6 +8,7 @@
 
 use crate::cgroup::CgroupPaths;
 use crate::root::Root;
+use rustix::time::ClockId;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -36,6 +37,11 @@ impl StartTime {
     /// From field 22 of `/proc/PID/stat`.
     pub fn from_ticks(ticks: u64) -> Self {
         Self { ticks }
+    }
+
+    /// Of what starts at this instant.
+    pub fn now() -> Self {
+        Self::from_ticks(crate::clock::nanoseconds(ClockId::Boottime) / TICK_NS)
     }
 
     /// Whether this is the start that the kernel side read as `task->start_time` (`CLOCK_MONOTONIC`

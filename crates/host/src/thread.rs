@@ -5,6 +5,7 @@
 //! A thread may run, or end, between any two files.
 
 use crate::counters::Faults;
+use crate::counters::Switches;
 use crate::process::ProcessError;
 use crate::process::StartTime;
 use crate::process::around_comm;
@@ -63,6 +64,8 @@ pub struct ThreadStat {
     pub start: StartTime,
     /// It is the kernel's own.
     pub is_kernel: bool,
+    /// How many threads its process has.
+    pub threads: u64,
     /// Its page faults.
     pub faults: Faults,
 }
@@ -77,18 +80,47 @@ impl ThreadStat {
         Self::parse(&text).ok_or_else(unclear)
     }
 
-    /// `TID (COMM) STATE ...`: fields 3, 9, 10, 12 and 22.
+    /// Of the first thread of a process: all of them have ended, and only the parent has not taken it
+    /// away yet. A first thread that ends before the others is shown as `Z`, too.
+    pub fn is_ended_process(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    }
+
+    /// `TID (COMM) STATE ...`: fields 3, 9, 10, 12, 20 and 22.
     pub fn parse(text: &str) -> Option<Self> {
         let (comm, rest) = around_comm(text)?;
         let mut fields = rest.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let flags: u64 = fields.nth(5)?.parse().ok()?;
+        let threads = fields.nth(10)?.parse().ok()?;
         Some(Self {
             comm: comm.into(),
             state,
-            start: StartTime::from_ticks(fields.nth(12)?.parse().ok()?),
+            threads,
+            start: StartTime::from_ticks(fields.nth(1)?.parse().ok()?),
             is_kernel: flags & FLAG_KERNEL_THREAD != 0,
             faults: Faults::parse(text)?,
+        })
+    }
+}
+
+/// Of `/proc/PID/task/TID/status`: what of it changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ThreadStatus {
+    /// The letter of its state, as in [`ThreadStat::state`].
+    pub state: char,
+    /// How often it left its CPU.
+    pub switches: Switches,
+}
+
+impl ThreadStatus {
+    /// The lines `State:` and `(non)voluntary_ctxt_switches:`. A name cannot make such a line: the kernel
+    /// escapes what would end its own.
+    pub fn parse(text: &str) -> Option<Self> {
+        let state = text.lines().find_map(|line| line.strip_prefix("State:"))?;
+        Some(Self {
+            state: state.trim_start().chars().next()?,
+            switches: Switches::parse(text)?,
         })
     }
 }
@@ -114,6 +146,7 @@ fn parse_stack(text: &str) -> Vec<Box<str>> {
 mod tests {
     use super::SchedStat;
     use super::ThreadStat;
+    use super::ThreadStatus;
     use super::kernel_stack;
     use super::parse_stack;
     use crate::mutate::mutations;
@@ -129,9 +162,20 @@ mod tests {
     fn a_name_of_brackets_blanks_and_newlines_shifts_nothing() {
         let stat = ThreadStat::parse(STAT).unwrap();
         assert_eq!(&*stat.comm, "a) R 1 (b\nc");
-        assert_eq!((stat.state, stat.is_kernel), ('D', false));
+        assert_eq!((stat.state, stat.is_kernel, stat.threads), ('D', false, 9));
         assert_eq!((stat.faults.minor, stat.faults.major), (1290, 17));
         assert_eq!(stat.start, StartTime::from_ticks(2_443_418));
+    }
+
+    #[test]
+    fn an_ended_process_is_told_from_one_whose_first_thread_ended() {
+        let of = |state: &str, threads: &str| {
+            let text = STAT.replace(") D 1", &format!(") {state} 1"));
+            let text = text.replace(" 20 0 9 0 ", &format!(" 20 0 {threads} 0 "));
+            ThreadStat::parse(&text).unwrap().is_ended_process()
+        };
+        assert!(of("Z", "1") && of("X", "0"));
+        assert!(!of("Z", "2") && !of("S", "1"));
     }
 
     #[test]
@@ -166,6 +210,26 @@ mod tests {
         assert!(matches!(unclear, Err(ProcessError::Unreadable(_))));
     }
 
+    /// Of 5.10, shortened.
+    const STATUS: &str = "Name:\tState:\\tR\nUmask:\t0022\nState:\tD (disk sleep)\nTgid:\t7\n\
+        voluntary_ctxt_switches:\t41\nnonvoluntary_ctxt_switches:\t5\n";
+
+    #[test]
+    fn a_status_tells_the_state_and_the_switches() {
+        let status = ThreadStatus::parse(STATUS).unwrap();
+        assert_eq!(status.state, 'D');
+        assert_eq!(
+            (status.switches.voluntary, status.switches.involuntary),
+            (41, 5)
+        );
+        let broken = ["", "State:\n", "State:\tS (sleeping)\n"];
+        assert!(
+            broken
+                .iter()
+                .all(|text| ThreadStatus::parse(text).is_none())
+        );
+    }
+
     #[test]
     fn the_functions_of_a_stack_are_read_without_their_places() {
         let text = "[<0>] __x64_sys_poll+0xb1/0x150\n[<0>] nfs_wait+0x1/0x2 [nfs]\n\
@@ -194,6 +258,8 @@ mod tests {
         let known = mutations(STAT).filter_map(|text| ThreadStat::parse(&text));
         assert!(known.count() > 100, "some are still good");
         let known = mutations("38559469 3208825 60\n").filter_map(|text| SchedStat::parse(&text));
+        assert!(known.count() > 100);
+        let known = mutations(STATUS).filter_map(|text| ThreadStatus::parse(&text));
         assert!(known.count() > 100);
         for text in mutations("[<0>] proc_pid_stack+0xb1/0x150\n[<0>] a+0x1/0x2 [b]\n") {
             let functions = parse_stack(&text);

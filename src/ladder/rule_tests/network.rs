@@ -8,13 +8,20 @@ use lacuna_timeline::Cause;
 use super::MS;
 use super::WINDOW_NS;
 use super::is;
+use super::void;
 use crate::ladder::facts::Connection;
 use crate::ladder::facts::Listener;
+use crate::ladder::facts::NetNamespace;
 use crate::ladder::facts::Seen;
 use crate::ladder::facts::Tcp;
 use crate::ladder::rule::recovering_ns;
-use crate::ladder::rule::tcp;
+use crate::ladder::rule::tcp as judge;
+use crate::ladder::verdict::Finding;
 use crate::ladder::verdict::Verdict;
+
+fn tcp(seen: &Seen<Tcp>, window_ns: u64) -> Finding {
+    judge(seen, None, window_ns)
+}
 
 fn connection() -> Connection {
     let address: SocketAddr = "10.0.0.1:443".parse().unwrap();
@@ -151,4 +158,22 @@ fn a_full_accept_queue_is_named() {
         Verdict::Suspect,
         Some(Cause::NetConnect),
     );
+}
+
+#[test]
+fn numbers_beside_a_void_source_say_whose_they_are() {
+    let all = NetNamespace {
+        segments_out: 100,
+        retransmits: 90,
+        ..NetNamespace::default()
+    };
+    let found = judge(&void(), Some(&all), WINDOW_NS);
+    is(&found, Verdict::NotAvailable, None);
+    assert!(found.why.contains("it is off"), "{found:?}");
+    assert!(
+        found.why.contains("everybody in its network namespace"),
+        "{found:?}"
+    );
+    let found = tcp(&void(), WINDOW_NS);
+    assert!(!found.why.contains("numbers"), "there are none: {found:?}");
 }
