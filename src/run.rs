@@ -101,7 +101,7 @@ fn faults(inject: &Inject) -> FaultPlan {
         drop_every: every(inject.drop_every),
         drop_exits: inject.drop_exit,
         skip_wakings_every: every(inject.skip_wakings),
-        threads_max: 0,
+        ..FaultPlan::default()
     }
 }
 

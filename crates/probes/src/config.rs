@@ -66,6 +66,13 @@ pub struct FaultPlan {
     pub drop_exits: bool,
     /// Skip every n-th waking as if the program had been skipped; 0: none. Moves the same counter.
     pub skip_wakings_every: u32,
+    /// Skip every n-th switch to a watched thread out of one that is not, as if the kernel did not trace it;
+    /// 0: none. Nothing counts that, nor the next two.
+    pub untraced_switches_every: u32,
+    /// Skip what is sent again.
+    pub untraced_resent: bool,
+    /// Skip what arrives without bytes.
+    pub untraced_acks: bool,
     /// Make room for no more threads than this; 0: as many as there may be. Only where there is a
     /// limit ([`KernelFacts::threads_max`]).
     pub threads_max: u32,

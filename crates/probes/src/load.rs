@@ -180,6 +180,9 @@ fn configure(
     fixed.ignore_tgid = config.ignore_tgid.unwrap_or(0);
     fixed.drop_every = config.faults.drop_every;
     fixed.skip_wakings_every = config.faults.skip_wakings_every;
+    fixed.untraced_every = config.faults.untraced_switches_every;
+    fixed.untraced_resent = config.faults.untraced_resent.into();
+    fixed.untraced_acks = config.faults.untraced_acks.into();
     fixed.drop_exits = config.faults.drop_exits.into();
     fixed.order_is_second = features.order_is_second().into();
     fixed.call_poll = arch::CALL_POLL;

@@ -7,6 +7,8 @@ mod common;
 
 use common::Session;
 use common::assert_close;
+use common::exchange::MS;
+use common::exchange::asked_across;
 use common::exchange::asked_in_vain;
 use common::exchange::assert_at;
 use common::exchange::exchange;
@@ -17,6 +19,9 @@ use common::exchange::time_in;
 use common::network::Dropper;
 use common::network::Pair;
 use common::now;
+use lacuna_probes::Config;
+use lacuna_probes::FaultPlan;
+use lacuna_probes::Watch;
 use lacuna_timeline::event::Call;
 use lacuna_timeline::event::DropReason;
 use lacuna_timeline::event::NetState;
@@ -160,4 +165,86 @@ fn root_a_lost_answer_is_the_other_ends_loss() {
     assert_close("lost", lost_ns, noted[2].at - noted[1].at, slack_ns());
     assert_eq!(first(seen, NetState::LOST), None, "{seen:#?}");
     assert!(pair.right.counter("RetransSegs") >= 2);
+}
+
+/// As where the kernel does not trace what runs on top of some threads: no hook tells of it.
+fn untraced(faults: FaultPlan) -> Session {
+    Session::with(Config {
+        watch: Watch::Selected,
+        faults,
+        ..Config::default()
+    })
+}
+
+#[test]
+fn root_a_retransmission_that_is_not_traced_is_found_out() {
+    let mut session = untraced(FaultPlan {
+        untraced_resent: true,
+        ..FaultPlan::default()
+    });
+    let pair = Pair::new();
+    let dropper = Dropper::on_the_way_in(&pair.right);
+    let (pair, exchange, noted) = asked_in_vain(pair, exchange, dropper);
+    session.drain_past(now());
+    let (_, seen) = session.longest(exchange.tid, Call::Recv);
+    let lost = first(seen, NetState::LOST);
+    let lost = lost.unwrap_or_else(|| panic!("it was lost: {seen:#?}"));
+    if !lost.state.has(NetState::DROPPED) {
+        assert_at("first sent", lost.since.expect("known"), noted[0].at);
+    }
+    assert_eq!(first(seen, NetState::LATE), None, "{seen:#?}");
+    let Retransmits {
+        timeouts,
+        probes,
+        fast,
+    } = seen.retransmits;
+    assert_eq!(
+        u64::from(timeouts + probes + fast),
+        pair.left.counter("RetransSegs"),
+        "{seen:#?}"
+    );
+}
+
+#[test]
+fn root_a_lost_answer_whose_retransmission_is_not_traced_is_found_out() {
+    let mut session = untraced(FaultPlan {
+        untraced_resent: true,
+        ..FaultPlan::default()
+    });
+    let pair = Pair::new();
+    let dropper = Dropper::on_the_way_in(&pair.left);
+    let (_pair, exchange, noted) = asked_in_vain(pair, exchange, dropper);
+    session.drain_past(now());
+    let (_, seen) = session.longest(exchange.tid, Call::Recv);
+    assert!(noted[1].dropped && !noted[2].dropped, "{noted:?}");
+    let lost = first(seen, NetState::PEER_LOST).expect("the other end lost it");
+    if !lost.state.has(NetState::PEER_DROPPED) {
+        assert_at("first sent", lost.since.expect("known"), noted[0].at);
+    }
+    assert_at("arrived", lost.at, noted[2].at);
+    assert_eq!(first(seen, NetState::LOST), None, "{seen:#?}");
+}
+
+/// When all was acknowledged is known from the kernel's own clock of it.
+#[test]
+fn root_an_acknowledgement_that_is_not_traced_is_put_where_it_was() {
+    let mut session = untraced(FaultPlan {
+        untraced_acks: true,
+        ..FaultPlan::default()
+    });
+    let (_pair, exchange, server) = asked_across(Pair::new(), exchange, || ());
+    server.join();
+    session.drain_past(now());
+    let (cycle, seen) = session.longest(exchange.tid, Call::Recv);
+    assert!(
+        seen.phases[0].state.has(NetState::UNACKED),
+        "it had not been acknowledged as the thread left its CPU, by what was traced: {seen:#?}"
+    );
+    assert_eq!(first(seen, NetState::LATE), None, "{seen:#?}");
+    // The other end delays it by 40 ms at most (TCP_DELACK_MIN), and thinks for 150.
+    let on_the_way = time_in(cycle, seen, |state| state.has(NetState::UNACKED));
+    assert!(
+        on_the_way < 100 * MS && cycle.end - cycle.off.at > 140 * MS,
+        "{on_the_way} {seen:#?}"
+    );
 }

@@ -222,8 +222,8 @@ static __always_inline void emit_cycle(struct cpu_state *cpu, struct thread_stat
 				       struct task_struct *task, struct arrival *in, bool unseen)
 {
 	state->seq++;
-	if (!unseen) /* there the stack has no room for it */
-		in->net = tell_connection(cpu, state);
+	if (!unseen) /* there the stack has no room for it: the caller has done it */
+		in->net = tell_connection(cpu, state, state->seq);
 	if (is_long(state, task, in))
 		emit_long(cpu, state, task, in);
 	else if (state->flags & THREAD_RUNNABLE)

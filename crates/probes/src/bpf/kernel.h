@@ -382,6 +382,7 @@ struct tcp_skb_cb {
 	__u32 end_seq;
 	__u8 tcp_flags; /* two bytes from 6.16 on: only an unsigned field is relocated to another size */
 	__u32 ack_seq;
+	__u16 tcp_gso_segs;
 };
 
 struct rb_root {
@@ -412,7 +413,8 @@ struct inet_connection_sock {
 struct tcp_sock {
 	u64 bytes_received;
 	u64 bytes_sent;
-	u64 first_tx_mstamp; /* microseconds */
+	u64 first_tx_mstamp; /* microseconds, as the next */
+	u64 delivered_mstamp;
 	u32 rcv_nxt;
 	u32 copied_seq;
 	u32 snd_una;
@@ -426,6 +428,8 @@ struct tcp_sock {
 	u32 rttvar_us;
 	u32 packets_out;
 	u32 retrans_out;
+	u32 total_retrans;
+	u32 tlp_high_seq;
 	u32 lost_out;
 	u32 sacked_out;
 	u32 lsndtime;

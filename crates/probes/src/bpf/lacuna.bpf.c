@@ -21,6 +21,7 @@
 #include "wait.bpf.h"
 #include "net.bpf.h"
 #include "segment.bpf.h"
+#include "drops.bpf.h"
 #include "netwait.bpf.h"
 #include "occupancy.bpf.h"
 #include "throttle.bpf.h"

@@ -32,10 +32,13 @@ struct probe_config {
 	u32 ignore_tgid;
 	u32 drop_every;
 	u32 skip_wakings_every;
+	u32 untraced_every;
 	u16 call_poll; /* numbers that the interrupted calls had */
 	u16 call_futex;
 	u16 call_sleep;
 	u8 drop_exits;
+	u8 untraced_resent;
+	u8 untraced_acks;
 	u8 order_is_second; /* 7.2 swapped the arguments of direct reclaim */
 	u8 net;             /* connections are followed */
 };
@@ -144,7 +147,9 @@ struct tcp_view {
 	u32 retransmitted;
 	u32 holes;
 	u32 pending; /* timer */
+	u32 resent; /* segments, ever */
 	u64 flight; /* when the first of what is in flight left, if nothing of it is acknowledged */
+	u64 delivered; /* when an acknowledgement of something new last came, or a flight began */
 };
 
 /* The connection that a thread waits on since it left the CPU. */
@@ -191,6 +196,8 @@ struct connection {
 	u32 arrived;   /* (mirror) up to where the other end has everything, if `arrived_set` */
 	u32 arrived_set;
 	u32 closed;
+	u32 resent_seen;  /* of all segments ever sent again, those that were noticed */
+	u32 peer_resent;  /* how many the other end had sent again as that was last looked at */
 	u32 resent[RESENT_KINDS];
 	u32 resent_told[RESENT_KINDS]; /* (wait) */
 	u32 drops;      /* (drop), as the next three */
@@ -263,6 +270,7 @@ struct cpu_state {
 	u64 ring_drops;
 	u64 storage_failures;
 	u64 wakings_skipped;
+	u64 changes; /* from unwatched to watched threads, counted where some are to be skipped */
 	u64 detours_lost;
 	u64 connections_lost; /* no place could be made for one */
 	u64 occupied; /* entries ever written to the ring below */

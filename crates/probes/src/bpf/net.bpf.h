@@ -124,7 +124,9 @@ static __always_inline u64 oldest_sent(struct sock *sk, u32 una)
 			  READ(tp, lost_out); \
 	view->allowed = READ(tp, snd_cwnd); \
 	view->holes = READ(tp, out_of_order_queue.rb_node) != NULL; \
+	view->resent = READ(tp, total_retrans); \
 	view->flight = READ(tp, first_tx_mstamp); \
+	view->delivered = READ(tp, delivered_mstamp); \
 	view->pending = READ(icsk, icsk_pending);
 
 #define DIRECTLY(pointer, field) ((pointer)->field)
@@ -146,6 +148,7 @@ static __noinline int look_at(struct tcp_view *view, struct sock *sk)
 	}
 	view->window_end += view->una;
 	view->flight *= 1000;
+	view->delivered *= 1000;
 	return 0;
 }
 
@@ -368,6 +371,7 @@ static __always_inline void begin_at(struct connection *connection, const struct
 		connection->idle_una = view->una;
 	else
 		connection->idle_una = view->una - 1;
+	connection->resent_seen = view->resent;
 }
 
 #endif

@@ -38,6 +38,7 @@ static __always_inline void watch_connection(struct cpu_state *cpu, struct conne
 		other->watched = 1;
 	if (connection->watched)
 		return;
+	connection->resent_seen = cpu->view.resent;
 	if (!connection->own_count)
 		add_own(connection, bpf_ktime_get_ns(), since_of(connection, &cpu->view, state), state);
 	barrier();
@@ -209,9 +210,10 @@ __noinline int emit_connection(u64 thread, u64 seq, u64 object, u64 out)
 
 /*
  * Whether a record of the connection that the wait was for was made, or should have been: the one that it was
- * for from its beginning, or the one that ended it.
+ * for from its beginning, or the one that ended it. `seq` is the number of the cycle.
  */
-static __always_inline bool tell_connection(struct cpu_state *cpu, struct thread_state *state)
+static __always_inline bool tell_connection(struct cpu_state *cpu, struct thread_state *state,
+					    u64 seq)
 {
 	if (!config.net || state->flags & THREAD_RUNNABLE)
 		return false;
@@ -223,7 +225,9 @@ static __always_inline bool tell_connection(struct cpu_state *cpu, struct thread
 		return false;
 	if (!cpu->awaited.sock)
 		return false;
-	return emit_connection(state->id, state->seq, state->wait.object, state->out);
+	if (state->told & FLAG_ENDED)
+		return emit_connection(state->id, seq, state->ended, state->out);
+	return emit_connection(state->id, seq, state->wait.object, state->out);
 }
 
 #endif

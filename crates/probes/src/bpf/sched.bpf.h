@@ -188,7 +188,7 @@ static __always_inline void compare_clocks(struct cpu_state *cpu, struct arrival
 static __noinline int arrived_unseen(struct cpu_state *cpu, struct thread_state *state,
 				     struct task_struct *task, struct arrival *out)
 {
-	struct arrival in = {};
+	struct arrival in = {.net = out->net};
 	u64 waited = task->sched_info.run_delay - state->run_delay - state->migrated_ns;
 
 	in.clock = task->sched_info.last_arrival;
@@ -216,8 +216,23 @@ static __always_inline struct thread_state *leaving(struct cpu_state *cpu,
 	state = thread_known(task);
 	if (!state || !(state->flags & THREAD_WATCHED) || !state->since)
 		return NULL;
+	/* What the connection has been like since the wait goes into it too. */
+	if (state->out && !control.merge_short)
+		out->net = tell_connection(cpu, state, state->seq + 1);
 	arrived_unseen(cpu, state, task, out);
+	out->net = 0;
 	return state;
+}
+
+/*
+ * As if a switch to a watched thread, out of one that nobody watches, were not traced (0001): nothing
+ * counts it.
+ */
+static __always_inline bool injected_gap(struct cpu_state *cpu)
+{
+	if (!config.untraced_every || cpu->watched)
+		return false;
+	return ++cpu->changes % config.untraced_every == 0;
 }
 
 static __always_inline void switched(bool preempt, struct task_struct *prev,
@@ -234,6 +249,8 @@ static __always_inline void switched(bool preempt, struct task_struct *prev,
 		entering = thread_of(cpu, next);
 		watched = entering && is_watched(entering, next);
 	}
+	if (watched && injected_gap(cpu))
+		return;
 	in.clock = queue_clock(next);
 	/* The time costs as much as all else together: only where something is recorded. */
 	if (watched || cpu->watched || cpu->task != (u64)prev) {

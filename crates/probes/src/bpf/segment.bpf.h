@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
- * What happens to the segments of connections that are known: they arrive, are sent again, are dropped;
- * and a connection's beginning and end.
+ * What happens to the segments of connections that are known: they arrive and are sent again (drops.bpf.h:
+ * are dropped); and a connection's beginning and end.
  *
  * The hooks run in softirqs and system calls on any CPU, most of them under the lock of their socket.
  * Whoever is not watched pays one lookup for each arriving segment.
@@ -15,6 +15,7 @@ struct segment {
 	u32 end;
 	u32 ack;
 	u32 flags;
+	u32 count; /* on the wire */
 };
 
 /* `skb` is an argument of the hook. */
@@ -26,15 +27,35 @@ static __always_inline void read_segment(struct segment *segment, const struct s
 	segment->end = block->end_seq;
 	segment->ack = block->ack_seq;
 	segment->flags = block->tcp_flags;
+	segment->count = block->tcp_gso_segs;
+}
+
+/*
+ * Bytes were acknowledged, and maybe sent before that, since the last hook, which was not traced. When, the
+ * kernel has of the latest flight: whatever fits into one segment was no more than that.
+ */
+static __always_inline u64 acknowledged_unseen(struct connection *connection,
+					       const struct tcp_view *view, u32 state, u64 last)
+{
+	u32 sent = view->una - connection->idle_una;
+
+	if (view->una != view->nxt || !sent || sent > view->mss)
+		return 0;
+	connection->idle_una = view->una;
+	if (view->flight > last && view->flight < view->delivered)
+		add_own(connection, view->flight, view->flight,
+			(state | NET_UNACKED) & ~(NET_ARRIVED | NET_PEER_LOST));
+	return view->delivered;
 }
 
 /*
  * What held before this hook and was not seen to begin. Bytes are written without a hook: then it began
- * with their flight. A drop began when it was noted. Anything else is LATE.
+ * with their flight. A drop began when it was noted. The hook of an arrival may be missed: the kernel's own
+ * clock has when all was acknowledged. Anything else is LATE.
  */
 static __noinline int catch_up(struct connection *connection, const struct tcp_view *view, u64 now)
 {
-	u32 state = state_of(connection, view), was = 0, came;
+	u32 state = state_of(connection, view), was = 0, came, changed;
 	u64 last = 0, began = 0, since = since_of(connection, view, state);
 	struct net_phase *phase;
 
@@ -42,14 +63,17 @@ static __noinline int catch_up(struct connection *connection, const struct tcp_v
 		phase = &connection->own[(connection->own_count - 1) % NET_OWN];
 		was = phase->state;
 		last = phase->at;
-		if (!((was ^ state) & ~(NET_FLAPPING | NET_MIRRORED)))
-			return 0;
 	}
+	changed = (was ^ state) & ~(NET_FLAPPING | NET_MIRRORED);
+	if (last && !changed)
+		return 0;
 	came = state & ~was;
 	if (came & (NET_DROPPED | NET_PEER_DROPPED))
 		began = since;
 	else if (came & NET_UNACKED)
 		began = flight_since(connection, view);
+	else if (!(state & NET_UNACKED) && !(changed & came & ~NET_ASKED))
+		began = acknowledged_unseen(connection, view, state, last);
 	if (!began || began > now) {
 		state |= NET_LATE;
 		began = now;
@@ -129,64 +153,6 @@ static __always_inline void retire(struct trouble *trouble, u32 reached)
 		trouble->set = 0;
 }
 
-static __noinline int follow_segment(struct connection *connection, u64 other_key,
-				     const struct segment *segment)
-{
-	struct sock *sk = (struct sock *)connection->sock;
-	u32 was, state, received;
-	struct tcp_view view;
-	u64 now = bpf_ktime_get_ns();
-
-	look_at(&view, sk);
-	if (view.una != connection->idle_una)
-		keep_oldest(connection, sk, &view);
-	catch_up(connection, &view, now);
-	was = state_of(connection, &view);
-	received = view.received;
-	state = foresee(connection, &view, segment, now);
-	if ((was ^ state) & ~(NET_FLAPPING | NET_HERE | NET_ARRIVED))
-		add_own(connection, now, since_of(connection, &view, state), state);
-	retire(&connection->lost, view.una);
-	retire(&connection->dropped, view.una);
-	retire(&connection->peer_lost, view.received);
-	retire(&connection->peer_dropped, view.received);
-	if (connection->other && view.received != received)
-		tell_arrival(connection, other_key, view.received, &view, now);
-	return 0;
-}
-
-/* A segment of an established connection has arrived; it is not processed yet. */
-static __always_inline void arriving(struct sock *sk, const struct sk_buff *skb)
-{
-	struct connection *connection;
-	struct segment segment;
-	struct ends ends;
-
-	ends_of(&ends, sk, true);
-	connection = connection_of(key_of(&ends), sk);
-	if (!connection)
-		return;
-	read_segment(&segment, skb);
-	if (connection->watched) {
-		follow_segment(connection, other_key_of(&ends), &segment);
-	} else if (segment.end != segment.seq) {
-		connection->heard_at = write_seq_of(sk);
-		connection->heard = 1;
-	}
-}
-
-static __always_inline u32 resent_by(struct sock *sk)
-{
-	struct inet_connection_sock *icsk = (struct inet_connection_sock *)sk;
-	u32 pending = BPF_CORE_READ(icsk, icsk_pending);
-	u32 state = BPF_CORE_READ_BITFIELD_PROBED(icsk, icsk_ca_state);
-
-	/* Each timer's handler clears what was pending but that of the tail loss probe, which does it last. */
-	if (pending == ICSK_TIME_LOSS_PROBE && state < TCP_CA_RECOVERY)
-		return RESENT_PROBE;
-	return state == TCP_CA_LOSS && !pending ? RESENT_TIMEOUT : RESENT_FAST;
-}
-
 static __always_inline void set_trouble(struct trouble *trouble, u32 from, u32 end, u64 since)
 {
 	if (trouble->set && after(trouble->end, from)) { /* still in the same one */
@@ -217,6 +183,134 @@ static __always_inline bool has_received(const struct connection *connection, u3
 	return !after(end, read_word((u64)&tp->rcv_nxt));
 }
 
+/* What was sent again since the last hook was sent again by this; asked before an arrival is processed. */
+static __always_inline u32 resent_unseen_by(struct sock *sk)
+{
+	struct inet_connection_sock *icsk = (struct inet_connection_sock *)sk;
+	struct tcp_sock *tp = (struct tcp_sock *)sk;
+
+	if (BPF_CORE_READ_BITFIELD_PROBED(icsk, icsk_ca_state) == TCP_CA_LOSS)
+		return RESENT_TIMEOUT;
+	return BPF_CORE_READ(tp, tlp_high_seq) ? RESENT_PROBE : RESENT_FAST;
+}
+
+/*
+ * Segments that were sent again and whose hook was not traced (0001): the kernel's own count of them has
+ * grown by more than those that are `noticed` now. Which ones is not known: all that is in flight counts
+ * as lost. What held before that is put where it began first.
+ */
+static __noinline int notice_resent(struct connection *connection, struct tcp_view *view,
+				    u32 noticed, u64 now)
+{
+	struct sock *sk = (struct sock *)connection->sock;
+	struct tcp_sock *tp = (struct tcp_sock *)sk;
+	s32 missed = view->resent - noticed - connection->resent_seen;
+	u32 retransmitted = view->retransmitted, state;
+
+	connection->resent_seen = view->resent;
+	if (missed <= 0)
+		return 0;
+	connection->resent[resent_unseen_by(sk) % RESENT_KINDS] += missed;
+	connection->resent_at = now;
+	if (!view->out)
+		return 0;
+	view->retransmitted = 0;
+	catch_up(connection, view, now);
+	view->retransmitted = retransmitted;
+	set_loss(&connection->lost, view->una, view->nxt, flight_since(connection, view), now,
+		 BPF_CORE_READ(tp, srtt_us) >> 3);
+	state = state_of(connection, view);
+	add_own(connection, now, since_of(connection, view, state), state);
+	return 0;
+}
+
+/* The same of what the other end has sent again, and arrives here now. */
+static __noinline int notice_peer_resent(struct connection *connection, u64 other_key,
+					 const struct segment *segment,
+					 const struct tcp_view *view, u64 now)
+{
+	struct connection *other = other_end(connection, other_key, view);
+	struct tcp_sock *sender;
+	struct tcp_view its;
+	u64 since;
+
+	if (!other || !other->watched || !after(segment->end, view->received))
+		return 0;
+	sender = (struct tcp_sock *)other->sock;
+	look_at(&its, (struct sock *)sender);
+	if (its.resent == other->resent_seen || its.resent == connection->peer_resent)
+		return 0;
+	connection->peer_resent = its.resent;
+	since = flight_since(other, &its);
+	set_loss(&connection->peer_lost, view->received, segment->end, since, now,
+		 BPF_CORE_READ(sender, srtt_us) >> 3);
+	add_own(connection, now, connection->peer_lost.since, state_of(connection, view));
+	return 0;
+}
+
+static __noinline int follow_segment(struct connection *connection, u64 other_key,
+				     const struct segment *segment)
+{
+	struct sock *sk = (struct sock *)connection->sock;
+	u32 was, state, received;
+	struct tcp_view view;
+	u64 now = bpf_ktime_get_ns();
+
+	look_at(&view, sk);
+	if (view.una != connection->idle_una)
+		keep_oldest(connection, sk, &view);
+	notice_resent(connection, &view, 0, now);
+	catch_up(connection, &view, now);
+	if (connection->other && segment->end != segment->seq)
+		notice_peer_resent(connection, other_key, segment, &view, now);
+	was = state_of(connection, &view);
+	received = view.received;
+	state = foresee(connection, &view, segment, now);
+	if ((was ^ state) & ~(NET_FLAPPING | NET_HERE | NET_ARRIVED))
+		add_own(connection, now, since_of(connection, &view, state), state);
+	retire(&connection->lost, view.una);
+	retire(&connection->dropped, view.una);
+	retire(&connection->peer_lost, view.received);
+	retire(&connection->peer_dropped, view.received);
+	if (connection->other && view.received != received)
+		tell_arrival(connection, other_key, view.received, &view, now);
+	return 0;
+}
+
+/* A segment of an established connection has arrived; it is not processed yet. */
+static __always_inline void arriving(struct sock *sk, const struct sk_buff *skb)
+{
+	struct connection *connection;
+	struct segment segment;
+	struct ends ends;
+
+	ends_of(&ends, sk, true);
+	connection = connection_of(key_of(&ends), sk);
+	if (!connection)
+		return;
+	read_segment(&segment, skb);
+	if (config.untraced_acks && segment.end == segment.seq)
+		return;
+	if (connection->watched) {
+		follow_segment(connection, other_key_of(&ends), &segment);
+	} else if (segment.end != segment.seq) {
+		connection->heard_at = write_seq_of(sk);
+		connection->heard = 1;
+	}
+}
+
+static __always_inline u32 resent_by(struct sock *sk)
+{
+	struct inet_connection_sock *icsk = (struct inet_connection_sock *)sk;
+	u32 pending = BPF_CORE_READ(icsk, icsk_pending);
+	u32 state = BPF_CORE_READ_BITFIELD_PROBED(icsk, icsk_ca_state);
+
+	/* Each timer's handler clears what was pending but that of the tail loss probe, which does it last. */
+	if (pending == ICSK_TIME_LOSS_PROBE && state < TCP_CA_RECOVERY)
+		return RESENT_PROBE;
+	return state == TCP_CA_LOSS && !pending ? RESENT_TIMEOUT : RESENT_FAST;
+}
+
 static __noinline int follow_resent(struct connection *connection, u64 other_key,
 				    const struct segment *segment)
 {
@@ -227,6 +321,7 @@ static __noinline int follow_resent(struct connection *connection, u64 other_key
 	struct tcp_view view;
 
 	look_at(&view, sk);
+	notice_resent(connection, &view, segment->count, now);
 	catch_up(connection, &view, now);
 	was = state_of(connection, &view);
 	set_loss(&connection->lost, view.una, segment->end, flight_since(connection, &view), now,
@@ -256,144 +351,10 @@ static __always_inline void resent(struct sock *sk, const struct sk_buff *skb)
 
 	ends_of(&ends, sk, true);
 	connection = connection_of(key_of(&ends), sk);
-	if (!connection || !connection->watched)
+	if (!connection || !connection->watched || config.untraced_resent)
 		return;
 	read_segment(&segment, skb);
 	follow_resent(connection, other_key_of(&ends), &segment);
-}
-
-/* Where a dropped segment came from, and its stretch of numbers; false: it carries none. */
-struct dropped_segment {
-	struct ends ends; /* local: the sender */
-	u32 end;
-	u32 netns;
-	u32 ifindex;
-	u32 kind;
-};
-
-struct ip_start {
-	u8 version_and_length;
-	u8 between[8];
-	u8 protocol;
-	u8 checksum[2];
-	u32 from;
-	u32 to;
-};
-
-struct ipv6_start {
-	u8 version[6];
-	u8 next;
-	u8 hops;
-	u64 from[2];
-	u64 to[2];
-};
-
-struct tcp_start {
-	u16 from;
-	u16 to;
-	u32 seq;
-	u32 ack;
-	u8 length;
-	u8 flags;
-};
-
-/* Reads the network header; how long it is, 0 where TCP does not follow. */
-static __always_inline u32 read_network(struct ends *ends, u64 header, u32 protocol)
-{
-	struct ipv6_start six;
-	struct ip_start four;
-
-	if (protocol == ETH_P_IP) {
-		if (bpf_probe_read_kernel(&four, sizeof(four), (void *)header) ||
-		    four.protocol != IPPROTO_TCP)
-			return 0;
-		set_ipv4(&ends->local, four.from);
-		set_ipv4(&ends->remote, four.to);
-		return (four.version_and_length & 0xf) * 4;
-	}
-	if (protocol != ETH_P_IPV6 || bpf_probe_read_kernel(&six, sizeof(six), (void *)header) ||
-	    six.next != IPPROTO_TCP)
-		return 0;
-	ends->local.high = six.from[0];
-	ends->local.low = six.from[1];
-	ends->remote.high = six.to[0];
-	ends->remote.low = six.to[1];
-	return sizeof(six);
-}
-
-static __noinline int read_dropped(struct dropped_segment *found, struct sk_buff *skb)
-{
-	u64 header = (u64)skb->head + skb->network_header;
-	struct net_device *device = skb->dev;
-	struct tcp_start tcp;
-	u32 length, before;
-
-	__builtin_memset(found, 0, sizeof(*found));
-	length = read_network(&found->ends, header, bpf_ntohs(skb->protocol));
-	if (!length || bpf_probe_read_kernel(&tcp, sizeof(tcp), (void *)(header + length)))
-		return 0;
-	before = header - (u64)skb->data + length + (tcp.length >> 4) * 4;
-	found->end = bpf_ntohl(tcp.seq) + skb->len - before;
-	if (tcp.flags & TCP_FLAG_FIN_OR_SYN)
-		found->end++;
-	found->ends.local.port = tcp.from;
-	found->ends.remote.port = tcp.to;
-	if (device) {
-		found->ifindex = BPF_CORE_READ(device, ifindex);
-		found->netns = BPF_CORE_READ(device, nd_net.net, ns.inum);
-	}
-	if (is_loopback(&found->ends.local) && is_loopback(&found->ends.remote))
-		found->ends.netns = found->netns;
-	return found->end != bpf_ntohl(tcp.seq);
-}
-
-static __always_inline void note_drop(struct connection *connection,
-				      const struct dropped_segment *found, u64 now)
-{
-	struct tcp_sock *tp = (struct tcp_sock *)connection->sock;
-
-	set_trouble(&connection->dropped, read_word((u64)&tp->snd_una), found->end, now);
-	connection->dropped_at = now;
-	connection->drops++;
-	connection->drop_kind = found->kind;
-	connection->drop_ifindex = found->ifindex;
-	connection->drop_netns = found->netns;
-}
-
-static __noinline int follow_drop(struct sk_buff *skb, u32 kind)
-{
-	struct dropped_segment found;
-	struct connection *connection;
-	struct tcp_sock *tp;
-	u64 now, key;
-
-	if (!read_dropped(&found, skb))
-		return 0;
-	found.kind = kind;
-	now = bpf_ktime_get_ns();
-	key = key_of(&found.ends);
-	connection = bpf_map_lookup_elem(&connections, &key);
-	if (connection && connection->sock && connection->watched)
-		note_drop(connection, &found, now);
-	key = other_key_of(&found.ends);
-	connection = bpf_map_lookup_elem(&connections, &key);
-	if (connection && connection->sock && connection->watched) {
-		tp = (struct tcp_sock *)connection->sock;
-		set_trouble(&connection->peer_dropped, read_word((u64)&tp->rcv_nxt), found.end, now);
-	}
-	return 0;
-}
-
-static __always_inline void dropping(struct sk_buff *skb, u32 reason)
-{
-	u32 kind;
-
-	if (reason >= DROP_REASONS_MAX)
-		return;
-	barrier_var(reason); /* or the verifier does not see the mask, which the compiler finds needless */
-	kind = drop_class[reason % DROP_REASONS_MAX];
-	if (kind != DROP_NONE)
-		follow_drop(skb, kind);
 }
 
 /* Whoever waits, or will wait, on a connection that begins: known by the thread that made its socket ready. */
