@@ -25,7 +25,7 @@ demo: build
 	@$(SUDO) demo/run target/release/lacuna
 
 test:
-	@scripts/deps kernels
+	@scripts/deps kernels programs
 	@scripts/test
 
 matrix:

@@ -9,8 +9,10 @@
 //! they measure. The other one proves the programs alone.
 
 mod agent;
+mod answer;
 mod cgroup;
 mod http;
+mod peers;
 mod process;
 mod programs;
 mod scenario;
@@ -26,6 +28,9 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::agent::Agent;
+use crate::peers::check_java;
+use crate::peers::check_nginx;
+use crate::peers::check_redis;
 use crate::programs::Transport;
 use crate::scenario::SCENARIOS;
 use crate::scenario::Scenario;
@@ -134,6 +139,21 @@ fn root_e2e_known_waits_over_http() {
 #[test]
 fn root_e2e_glibc_mutex_is_a_lock_and_names_its_holder() {
     check_mutex();
+}
+
+#[test]
+fn root_e2e_nginx_waits_for_its_slow_upstream() {
+    check_nginx();
+}
+
+#[test]
+fn root_e2e_redis_runs_the_script_of_another_client() {
+    check_redis();
+}
+
+#[test]
+fn root_e2e_java_waits_through_the_threads_of_its_http_client() {
+    check_java();
 }
 
 /// Runs a program and judges everything that the agent says about its spans.

@@ -106,6 +106,18 @@ impl Process {
         }
     }
 
+    /// Whether it ends by itself in that time.
+    pub(crate) fn ends_within(&mut self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        while !matches!(self.child.try_wait(), Ok(Some(_))) {
+            if Instant::now() > deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
     /// Writes a line to its standard input.
     pub(crate) fn say(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("its input is open");

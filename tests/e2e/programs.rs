@@ -39,6 +39,8 @@ pub(crate) enum Program {
     Python(&'static str),
     /// `programs/rust/src/bin/NAME.rs`.
     Rust(&'static str),
+    /// `programs/java/NAME.java`, which exports its spans itself.
+    Java(&'static str),
     /// The service of the demo, auto-instrumented.
     Flask,
 }
@@ -167,10 +169,25 @@ pub(crate) fn start_hog() -> Process {
     Process::start("backup", Command::new(repository("demo/backup")))
 }
 
+/// A program with a real-time priority: its neighbours keep no CPU from it, else they would be the answer;
+/// and when it is woken, it lets another such program finish what that is at.
+pub(crate) fn undisturbed(program: &Path) -> Command {
+    let mut command = Command::new("chrt");
+    command.args(["--fifo", "1"]).arg(program);
+    command
+}
+
 fn command(program: Program) -> Command {
     match program {
         Program::Rust(name) => Command::new(repository("target/programs/release").join(name)),
         Program::Python(name) => python(&format!("tests/e2e/programs/python/{name}.py")),
+        Program::Java(name) => {
+            // Its threads wait for each other: one that waits for a CPU would be one more link.
+            let mut command = undisturbed(Path::new("java"));
+            command.arg("-cp").arg(repository("target/programs/java"));
+            command.arg(name);
+            command
+        }
         Program::Flask => python("demo/app.py"),
     }
 }

@@ -279,8 +279,8 @@ fn send_requests(port: u16, requests: usize) {
     });
 }
 
-/// A port that was free a moment ago; the collector cannot choose one itself.
-fn free_port() -> u16 {
+/// A port that was free a moment ago; not every server can choose one itself.
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("it is bound").port()
 }

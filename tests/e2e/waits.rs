@@ -16,6 +16,11 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::agent::Agent;
+use crate::answer::assert_sums;
+use crate::answer::cause;
+use crate::answer::cause_ns;
+use crate::answer::explanation;
+use crate::answer::near;
 use crate::cgroup::Cgroup;
 use crate::process::Process;
 use crate::programs::Program;
@@ -190,23 +195,6 @@ fn wait_until_answered(agent: &Agent, service: &str) {
     }
 }
 
-/// The complete answer about a wait's span.
-fn explanation(agent: &Agent, wait: &TrueWait) -> Value {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = agent.explanation(&wait.trace_id, &wait.span_id) {
-            return answer;
-        }
-        let tail = || agent.tail();
-        assert!(
-            Instant::now() < deadline,
-            "{wait:?} is not explained:\n{}",
-            tail()
-        );
-        thread::sleep(Duration::from_millis(100));
-    }
-}
-
 /// What is not as it must be about one wait, in words.
 fn check_wait(answer: &Value, wait: &TrueWait, truth: &Truth) -> Vec<String> {
     assert_sums(answer);
@@ -334,41 +322,4 @@ fn blamed_ns(answer: &Value, is_one: impl Fn(&Value) -> bool) -> u64 {
         .filter(|culprit| is_one(culprit))
         .filter_map(|culprit| culprit["ns"].as_u64())
         .sum()
-}
-
-/// The identities of contract.md: nothing is lost and nothing counted twice.
-fn assert_sums(answer: &Value) {
-    let sum = |list: &str| -> u64 {
-        let causes = answer[list].as_array().expect("a list of causes");
-        causes.iter().filter_map(|cause| cause["ns"].as_u64()).sum()
-    };
-    assert_eq!(
-        Some(sum("causes")),
-        answer["gap_ns"].as_u64(),
-        "the gap adds up: {answer}"
-    );
-    assert_eq!(
-        Some(sum("span_causes")),
-        answer["wall_ns"].as_u64(),
-        "the span adds up: {answer}"
-    );
-}
-
-fn cause<'a>(answer: &'a Value, name: &str) -> Option<&'a Value> {
-    answer["span_causes"]
-        .as_array()?
-        .iter()
-        .find(|cause| cause["cause"] == name)
-}
-
-fn cause_ns(answer: &Value, name: &str) -> u64 {
-    cause(answer, name)
-        .and_then(|cause| cause["ns"].as_u64())
-        .unwrap_or(0)
-}
-
-/// Within 1 % or 1 ms, whichever is larger; more by no more than what the truth does not cover.
-fn near(answer_ns: u64, truth_ns: u64, outside_ns: u64) -> bool {
-    let slack_ns = (truth_ns / 100).max(1_000_000);
-    answer_ns + slack_ns >= truth_ns && answer_ns <= truth_ns + slack_ns + outside_ns
 }

@@ -3,18 +3,13 @@
 
 Each kind of span runs many times with a trifling wait first, so that the join learns it, and then
 a few times with a long one. The truth of a long wait comes from this program's own clock and from
-what the kernel counts (readings.py): for the thread (schedstat: nanoseconds on a CPU and nanoseconds
-queued for one), for its rivals (nanoseconds on a CPU, together) and, where CPU_STAT_FILE names its
-cgroup's `cpu.stat`, throttled time. It never comes from Lacuna:
-
-    wait TRACE_ID SPAN_ID KIND WALL_NS ON_CPU_NS QUEUED_NS THROTTLED_NS RIVALS_NS
+what the kernel counts (metered.py). It never comes from Lacuna.
 
 CPU hogs and the CPU limit are the test's: before the long waits of a kind the program prints
 `ready KIND`, and goes on when it has read a line, of the process ids of the rivals if there are any.
 Usage: waits.py WARM_UP LONG
 """
 
-import contextlib
 import hashlib
 import os
 import sys
@@ -23,8 +18,7 @@ import time
 
 from opentelemetry import trace
 
-import readings
-from with_truth import write_truth
+from metered import metered
 
 tracer = trace.get_tracer("waits")
 
@@ -39,17 +33,6 @@ CPUS = os.sched_getaffinity(0)
 rivals: list[str] = []
 
 
-@contextlib.contextmanager
-def metered(kind: str):
-    """A span of that name around what is done within, and the truth about it in a line."""
-    with tracer.start_as_current_span(kind) as span:
-        begin = readings.read(rivals)
-        yield
-        amounts = begin.until(readings.read(rivals))
-        context = span.get_span_context()
-    write_truth(f"wait {context.trace_id:032x} {context.span_id:016x} {kind} {amounts}")
-
-
 def hash_rounds(thousands: int) -> None:
     """Work on the CPU without the GIL: a third of a millisecond, or less, for each thousand."""
     hashlib.pbkdf2_hmac("sha256", b"wait", b"salt", 1000 * thousands)
@@ -57,7 +40,7 @@ def hash_rounds(thousands: int) -> None:
 
 def sleep(long: bool) -> None:
     """Asked to sleep."""
-    with metered("sleep"):
+    with metered(tracer, "sleep", rivals):
         time.sleep(LONG_WAIT_S if long else SHORT_WAIT_S)
 
 
@@ -75,7 +58,7 @@ def lock(long: bool) -> None:
     thread = threading.Thread(target=holder, name="lock-holder")
     thread.start()
     held.wait()
-    with metered("lock"):
+    with metered(tracer, "lock", rivals):
         the_lock.acquire()
     thread.join()
 
@@ -90,7 +73,7 @@ def pipe(long: bool) -> None:
 
     thread = threading.Thread(target=answer, name="pipe-writer")
     thread.start()
-    with metered("pipe"):
+    with metered(tracer, "pipe", rivals):
         os.read(reader, 1)
     thread.join()
     os.close(reader)
@@ -99,7 +82,7 @@ def pipe(long: bool) -> None:
 
 def contend(long: bool) -> None:
     """Needs a CPU that others are on; the test starts the hogs."""
-    with metered("contend"):
+    with metered(tracer, "contend", rivals):
         hash_rounds(LONG_WORK if long else SHORT_WORK)
 
 
@@ -107,14 +90,14 @@ def share(long: bool) -> None:
     """Needs the only CPU that its rivals may be on: it waits for as long as they have it."""
     for process in (0, *map(int, rivals)):
         os.sched_setaffinity(process, {min(CPUS)})
-    with metered("share"):
+    with metered(tracer, "share", rivals):
         hash_rounds(LONG_WORK if long else SHORT_WORK)
     os.sched_setaffinity(0, CPUS)
 
 
 def throttle(long: bool) -> None:
     """Needs more CPU than its cgroup may have; the test sets the limit."""
-    with metered("throttle"):
+    with metered(tracer, "throttle", rivals):
         hash_rounds(LONG_WORK if long else SHORT_WORK)
 
 
