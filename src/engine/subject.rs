@@ -2,6 +2,7 @@
 //! A span with its family, as the join and the answer want it.
 
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use lacuna_timeline::join::grain_ns;
 use crate::explain::Facts;
 use crate::explain::SpanWindow;
 use crate::otlp::SpanIn;
+use crate::otlp::SpanKind;
 
 use super::spans::Entry;
 use super::spans::Spans;
@@ -132,6 +134,11 @@ impl<'a> Subject<'a> {
                 native_tid: span.os_thread_id.map(u64::from),
                 managed_id: span.thread_id.and_then(|id| u64::try_from(id).ok()),
                 name: span.thread_name.as_deref(),
+            },
+            // A client's peer is a server, whose port says nothing of this end.
+            peer_port: match span.kind {
+                SpanKind::Server => span.peer_port.and_then(NonZeroU16::new),
+                _ => None,
             },
         })
     }

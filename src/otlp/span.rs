@@ -34,7 +34,8 @@ pub(crate) struct SpanIn {
     pub(crate) thread_id: Option<i64>,
     /// The runtime's name of its thread (`thread.name`).
     pub(crate) thread_name: Option<Box<str>>,
-    /// The other end's port (`network.peer.port`, else `net.peer.port`, else `client.port`).
+    /// The other end's port (`network.peer.port`, else its older names `net.sock.peer.port` and
+    /// `net.peer.port`, else `client.port`).
     pub(crate) peer_port: Option<u16>,
     /// Who produced it; shared by the spans of one resource in a request.
     pub(crate) resource: Arc<ResourceIn>,
@@ -128,6 +129,11 @@ impl Value<'_> {
     fn number_as<T: TryFrom<i64>>(&self) -> Option<T> {
         T::try_from(self.number()?).ok()
     }
+
+    /// No connection has port 0.
+    fn port(&self) -> Option<u16> {
+        self.number_as().filter(|&port| port != 0)
+    }
 }
 
 /// The first [`TEXT_BYTES_MAX`] bytes as text; what is not UTF-8 in it is shown as U+FFFD.
@@ -181,6 +187,7 @@ pub(super) struct SpanDraft {
     pub(super) thread_id: Option<i64>,
     pub(super) thread_name: Option<Box<str>>,
     pub(super) network_peer_port: Option<u16>,
+    pub(super) net_sock_peer_port: Option<u16>,
     pub(super) net_peer_port: Option<u16>,
     pub(super) client_port: Option<u16>,
 }
@@ -193,9 +200,10 @@ impl SpanDraft {
             b"os.thread.id" => self.os_thread_id = value.number_as(),
             b"thread.id" => self.thread_id = value.number(),
             b"thread.name" => self.thread_name = value.text(),
-            b"network.peer.port" => self.network_peer_port = value.number_as(),
-            b"net.peer.port" => self.net_peer_port = value.number_as(),
-            b"client.port" => self.client_port = value.number_as(),
+            b"network.peer.port" => self.network_peer_port = value.port(),
+            b"net.sock.peer.port" => self.net_sock_peer_port = value.port(),
+            b"net.peer.port" => self.net_peer_port = value.port(),
+            b"client.port" => self.client_port = value.port(),
             _ => {}
         }
     }
@@ -204,6 +212,7 @@ impl SpanDraft {
     pub(super) fn finish(self, scope: &Arc<str>, resource: &Arc<ResourceIn>) -> SpanIn {
         let port = self
             .network_peer_port
+            .or(self.net_sock_peer_port)
             .or(self.net_peer_port)
             .or(self.client_port);
         SpanIn {
@@ -221,7 +230,7 @@ impl SpanDraft {
                 .filter(|&id| id != 0),
             thread_id: self.thread_id,
             thread_name: self.thread_name,
-            peer_port: port.filter(|&port| port != 0),
+            peer_port: port,
             resource: resource.clone(),
         }
     }

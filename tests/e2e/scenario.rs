@@ -85,7 +85,7 @@ const DIRECT: Scenario = Scenario {
 };
 
 /// Every scenario; together well over 20,000 spans.
-pub(crate) const SCENARIOS: [Scenario; 14] = [
+pub(crate) const SCENARIOS: [Scenario; 15] = [
     Scenario {
         service: "flask",
         spans: 4_000,
@@ -127,6 +127,14 @@ pub(crate) const SCENARIOS: [Scenario; 14] = [
         program: Program::Python("helper_service"),
         spans: 2_500,
         expected: Expected::Joined(0.95),
+        ..DIRECT
+    },
+    Scenario {
+        // Its spans name their peers' ports: that this is borne out takes the first 4,000.
+        service: "keep-alive",
+        program: Program::Python("keep_alive"),
+        spans: 8_000,
+        expected: Expected::Joined(0.99),
         ..DIRECT
     },
     Scenario {

@@ -6,15 +6,22 @@
 
 use std::cell::RefCell;
 
+use crate::account::Reason;
 use crate::account::least;
+use crate::cause::ObjectClass;
 use crate::cursor::Cursor;
 use crate::event::Ns;
+use crate::event::ObjectKind;
+use crate::event::OffState;
 use crate::event::ProcessId;
 use crate::event::ThreadId;
+use crate::join::Heard;
 use crate::join::OnCpu;
 use crate::join::Presence;
 use crate::join::Running;
 use crate::join::ThreadFacts;
+use crate::record::OffCpu;
+use crate::record::Waited;
 use crate::recorder::IdMap;
 use crate::recorder::Recorder;
 use crate::segment::Place;
@@ -102,6 +109,18 @@ impl Presence for Whereabouts<'_> {
     fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns, OnCpu)) {
         self.walk(thread, from, to, &mut Stretches(visit));
     }
+
+    fn heard(&self, thread: ThreadId, peer_port: u16, from: Ns, to: Ns) -> Heard {
+        let mut hearing = Hearing {
+            recorder: self.recorder,
+            peer_port,
+            waits: None,
+            heard: Heard::No,
+            born: None,
+        };
+        self.walk(thread, from, to, &mut hearing);
+        hearing.heard
+    }
 }
 
 impl Whereabouts<'_> {
@@ -152,6 +171,10 @@ impl Presence for Recorder {
     fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns, OnCpu)) {
         self.whereabouts().stretches(thread, from, to, visit);
     }
+
+    fn heard(&self, thread: ThreadId, peer_port: u16, from: Ns, to: Ns) -> Heard {
+        self.whereabouts().heard(thread, peer_port, from, to)
+    }
 }
 
 /// Hands on where a thread was, or may have been, on a CPU.
@@ -171,6 +194,78 @@ impl Sink for Stretches<'_> {
         };
         if on != OnCpu::No {
             (self.0)(segment.range.start, segment.range.end - 1, on);
+        }
+    }
+}
+
+/// Looks for a wait for a connection with that peer port, and for its end.
+struct Hearing<'r> {
+    recorder: &'r Recorder,
+    peer_port: u16,
+    /// It is off the CPU for such a one now, and whether that is proved.
+    waits: Option<bool>,
+    heard: Heard,
+    /// When it was born, where that was in the window.
+    born: Option<Ns>,
+}
+
+impl Hearing<'_> {
+    /// Whether a wait was for such a connection, and whether that is proved.
+    fn is_for(&self, wait: &Waited) -> Option<bool> {
+        let pointed = wait.object?;
+        match self.recorder.object(pointed.object).map(|info| info.kind) {
+            Some(ObjectKind::Tcp(ends)) => (ends.remote_port == self.peer_port).then_some(true),
+            Some(_) => None,
+            None => {
+                let may_be = pointed.class.is_none_or(|class| class == ObjectClass::Tcp);
+                may_be.then_some(false)
+            }
+        }
+    }
+
+    fn off_cpu(&mut self, off: &OffCpu) {
+        // One that was preempted waits for a CPU and nothing else.
+        if off.state != OffState::Runnable {
+            self.waits = self.is_for(&off.wait);
+        }
+    }
+
+    /// A wait is over when its thread is on a CPU again.
+    fn on_cpu(&mut self, at: Ns) {
+        match self.waits.take() {
+            Some(true) if self.heard != Heard::Maybe => self.heard = Heard::Yes(at),
+            Some(_) => self.heard = Heard::Maybe,
+            None => {}
+        }
+    }
+}
+
+impl Sink for Hearing<'_> {
+    fn segment(&mut self, segment: &Segment<'_>) {
+        match segment.seen {
+            Seen::Blocked(part) => self.off_cpu(part.off),
+            Seen::Runnable { off, .. } | Seen::Throttled { off } => self.off_cpu(off),
+            Seen::Cpu { .. } | Seen::Detour { .. } => self.on_cpu(segment.range.start),
+            Seen::Sums { sums, .. } => {
+                if self.is_for(&sums.wait).is_some() {
+                    self.heard = Heard::Maybe;
+                }
+            }
+            Seen::Unknown {
+                reason: Reason::NotBorn,
+                ..
+            } => self.born = Some(segment.range.end),
+            // On its way to its first CPU.
+            Seen::Unknown {
+                reason: Reason::NotObserved,
+                ..
+            } if self.born == Some(segment.range.start) => {}
+            Seen::Unknown { place, .. } => match place {
+                Place::OnCpu => self.on_cpu(segment.range.start),
+                // For what is not known, nor has it ended yet.
+                Place::OffCpu => self.waits = self.waits.or(Some(false)),
+                Place::Unclear => self.heard = Heard::Maybe,
+            },
         }
     }
 }
@@ -197,5 +292,149 @@ impl Sink for Sum {
             }
             Seen::Runnable { .. } | Seen::Throttled { .. } | Seen::Blocked(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Event;
+    use crate::Recorder;
+    use crate::ThreadId;
+    use crate::event::Asked;
+    use crate::event::Blame;
+    use crate::event::Call;
+    use crate::event::Cycle;
+    use crate::event::Endpoints;
+    use crate::event::Entry;
+    use crate::event::Faults;
+    use crate::event::Ns;
+    use crate::event::ObjectId;
+    use crate::event::ObjectInfo;
+    use crate::event::ObjectKind;
+    use crate::event::Off;
+    use crate::event::OffState;
+    use crate::event::Polled;
+    use crate::event::ShortDetours;
+    use crate::event::Wait;
+    use crate::event::Waker;
+    use crate::join::Heard;
+    use crate::join::Presence;
+
+    const THREAD: ThreadId = ThreadId(1);
+    const MS: Ns = 1_000_000;
+
+    /// Each cycle runs for 1 ms, waits for 8 ms, and is queued for 1 ms.
+    fn cycle(seq: u64, state: OffState, wait: Wait) -> Event {
+        let begin = seq * 10 * MS;
+        Event::Cycle(Cycle {
+            thread: THREAD,
+            seq,
+            prev_in: Some(begin),
+            off: Off {
+                at: begin + MS,
+                state,
+                wait,
+                detours: Vec::new(),
+            },
+            waking: Some(begin + 9 * MS),
+            waker: Waker::SoftIrq,
+            enqueued: Some(begin + 9 * MS),
+            from_idle: false,
+            migrated: None,
+            throttle: None,
+            end: begin + 10 * MS,
+            cpu: 0,
+            blame: Blame::default(),
+            stack: None,
+            net: false,
+            faults: Faults::default(),
+            short: ShortDetours::default(),
+            detour_seq: 0,
+        })
+    }
+
+    fn wait_for(call: Call, object: u64, polled: Polled) -> Wait {
+        Wait {
+            entry: Entry::Call(call),
+            object: Some(ObjectId(object)),
+            polled,
+            ..Wait::default()
+        }
+    }
+
+    /// A connection from a port that is its number.
+    fn object(object: u16, listens: bool) -> Event {
+        let ends = Endpoints {
+            // From the IPv6 loopback address: only the port matters here.
+            local: std::net::Ipv6Addr::LOCALHOST.octets(),
+            local_port: 40_001,
+            remote: std::net::Ipv6Addr::LOCALHOST.octets(),
+            remote_port: object,
+            netns: 1,
+        };
+        Event::Object(ObjectInfo {
+            object: ObjectId(object.into()),
+            kind: match listens {
+                true => ObjectKind::TcpListener(ends),
+                false => ObjectKind::Tcp(ends),
+            },
+            name: "TCP".into(),
+            dev: 8,
+            ino: 1,
+        })
+    }
+
+    /// A read of connection 1, a poll that connection 2 ended, a wait for the listener 3, a
+    /// preemption within a read of connection 4, a read of something unknown, and a sleep.
+    fn recorder(lost: Option<u64>) -> Recorder {
+        let mut recorder = Recorder::default();
+        for (number, listens) in [(1, false), (2, false), (3, true), (4, false)] {
+            recorder.push(object(number, listens));
+        }
+        let sleeping = OffState::Sleeping;
+        let ended = Polled::Ended(Asked::Input);
+        let cycles = [
+            (sleeping, wait_for(Call::Recv, 1, Polled::No)),
+            (sleeping, wait_for(Call::EpollWait, 2, ended)),
+            (sleeping, wait_for(Call::Accept, 3, Polled::No)),
+            (OffState::Runnable, wait_for(Call::Read, 4, Polled::No)),
+            (sleeping, wait_for(Call::Read, 99, Polled::No)),
+            (sleeping, Wait::default()),
+        ];
+        for (seq, (state, wait)) in (1..).zip(cycles) {
+            if lost != Some(seq) {
+                recorder.push(cycle(seq, state, wait));
+            }
+        }
+        recorder
+    }
+
+    #[test]
+    fn a_wait_for_a_connection_is_heard_of_when_it_ends() {
+        let recorder = recorder(None);
+        let heard = |port, from: Ns, to: Ns| recorder.heard(THREAD, port, from * MS, to * MS);
+        assert_eq!(heard(1, 12, 21), Heard::Yes(20 * MS));
+        assert_eq!(heard(2, 12, 31), Heard::Yes(30 * MS));
+        // It has not ended yet, or had ended before.
+        assert_eq!(heard(1, 12, 19), Heard::No);
+        assert_eq!(heard(1, 21, 40), Heard::No);
+        // Another connection, or none; this end's own port is no peer's.
+        for port in [2, 3, 4, 80, 40_001] {
+            assert_eq!(heard(port, 10, 21), Heard::No, "{port}");
+        }
+        assert_eq!(heard(3, 31, 41), Heard::No);
+        // One that was preempted did not wait.
+        assert_eq!(heard(4, 41, 51), Heard::No);
+    }
+
+    #[test]
+    fn what_is_not_known_may_have_been_heard() {
+        let heard =
+            |recorder: &Recorder, from: Ns, to: Ns| recorder.heard(THREAD, 1, from * MS, to * MS);
+        assert_eq!(heard(&recorder(None), 51, 61), Heard::Maybe);
+        assert_eq!(heard(&recorder(None), 60, 80), Heard::Maybe);
+        assert_eq!(heard(&recorder(Some(2)), 12, 29), Heard::Maybe);
+        let nobody = recorder(None).heard(ThreadId(9), 1, 12 * MS, 21 * MS);
+        assert_eq!(nobody, Heard::Maybe);
     }
 }

@@ -11,6 +11,9 @@ use join_sim::cases;
 use join_sim::observe::Tally;
 use join_sim::record::quick;
 
+/// A pool in which spans have many candidates; its spans name their peers' ports.
+const PORTS: &str = "pool 64 of 64 CPUs, ports";
+
 /// Seeds, and spans of each program for each of them.
 const SEEDS: u64 = 12;
 const SPANS: usize = 10_000;
@@ -41,4 +44,15 @@ fn many_simulated_programs_are_joined_right_or_not_at_all() {
         all.wrong,
         all.joined
     );
+}
+
+/// Four thousand spans bear it out; from then on nothing is left unjoined.
+#[test]
+fn a_peer_port_decides_between_many_candidates() {
+    let spans = 40_000;
+    let case = cases::all().into_iter().find(|case| case.name == PORTS);
+    let tally = case.expect("it is a case").run(quick, 1, spans);
+    println!("{}\n{}", Tally::HEAD, tally.row(PORTS));
+    assert_eq!(tally.wrong, 0);
+    assert!(tally.joined_share() > 0.95, "{}", tally.joined_share());
 }

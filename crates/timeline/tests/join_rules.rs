@@ -7,6 +7,7 @@ use lacuna_timeline::event::Ns;
 use lacuna_timeline::event::ProcessId;
 use lacuna_timeline::join::Claim;
 use lacuna_timeline::join::Claims;
+use lacuna_timeline::join::Heard;
 use lacuna_timeline::join::How;
 use lacuna_timeline::join::Joined;
 use lacuna_timeline::join::Joiner;
@@ -126,6 +127,10 @@ impl Presence for Beats {
             at += beat.period;
         }
     }
+
+    fn heard(&self, _: ThreadId, _: u16, _: Ns, _: Ns) -> Heard {
+        Heard::No
+    }
 }
 
 fn span(i: u64, start: Ns, end: Ns) -> SpanFacts<'static> {
@@ -141,6 +146,7 @@ fn span(i: u64, start: Ns, end: Ns) -> SpanFacts<'static> {
         children: &[],
         clock_stepped: false,
         claims: Claims::default(),
+        peer_port: None,
     }
 }
 

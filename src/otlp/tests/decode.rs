@@ -186,6 +186,56 @@ fn the_thread_is_taken_from_the_attributes_that_name_it() {
     assert_eq!((received.peer_port, received.thread_name), (None, None));
 }
 
+#[test]
+fn the_peers_port_is_taken_from_whichever_attribute_has_one() {
+    let port = |attributes: Vec<_>| {
+        let mut sent = span(0);
+        sent.attributes = attributes;
+        let bytes = request(vec![sent]).encode_to_vec();
+        one(Format::Protobuf, &bytes).peer_port
+    };
+    let keys = [
+        "client.port",
+        "net.peer.port",
+        "net.sock.peer.port",
+        "network.peer.port",
+    ];
+    // Later ones go before earlier ones, in whatever order they come.
+    for last in 0..keys.len() {
+        let mut all: Vec<_> = (1..)
+            .zip(keys)
+            .take(last + 1)
+            .map(|(n, key)| int(key, n))
+            .collect();
+        assert_eq!(port(all.clone()), Some(last as u16 + 1));
+        all.reverse();
+        assert_eq!(port(all), Some(last as u16 + 1));
+    }
+    // One that is no port leaves it to the others.
+    for wrong in [
+        int("network.peer.port", 0),
+        int("network.peer.port", -443),
+        int("network.peer.port", 65_536),
+        int("network.peer.port", i64::MAX),
+        text("network.peer.port", ""),
+        text("network.peer.port", "https"),
+        text("network.peer.port", "[2001:db8::1]:443"),
+        text("network.peer.port", "99999999999999999999"),
+        attribute("network.peer.port", Some(Value::DoubleValue(443.0))),
+        attribute("network.peer.port", None),
+    ] {
+        assert_eq!(port(vec![wrong.clone()]), None, "{wrong:?}");
+        let other = text("client.port", "65535");
+        assert_eq!(port(vec![wrong.clone(), other]), Some(65_535), "{wrong:?}");
+    }
+    // A peer's name and its address are no ports.
+    let name = [
+        text("client.address", "1"),
+        text("network.peer.address", "::1"),
+    ];
+    assert_eq!(port(name.into()), None);
+}
+
 /// An attribute whose value is sent in several parts.
 fn in_parts(key: &str, parts: &[Value]) -> Vec<u8> {
     let key = around(0x0A, key.as_bytes());

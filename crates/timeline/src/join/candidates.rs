@@ -51,6 +51,9 @@ pub(super) struct Found {
     /// Exactly one thread was, or may have been, on a CPU at the start, and one at the end. Only
     /// looked at by [`find_all`].
     pub(super) lone_ends: bool,
+    /// The thread that waited for the connection that the span's request came by, candidate or not.
+    /// Only looked for where it can tell something.
+    pub(super) hearer: Option<ThreadId>,
 }
 
 impl Found {

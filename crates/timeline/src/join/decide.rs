@@ -153,13 +153,15 @@ fn best<'a>(
         [only] => return Ok((only, 1.0)),
         _ => {}
     }
+    let heard = |candidate: &Candidate| beside_hearer(process, kind, outline, found, candidate);
     let odds: Vec<(f64, f64)> = found
         .list
         .iter()
         .map(|candidate| {
             let free = free(process, kind, outline, candidate.thread);
+            let heard = heard(candidate);
             let (low, high) = kind.odds(candidate, outline.start);
-            (low * free, high * free)
+            (low * free * heard, high * free * heard)
         })
         .collect();
     let sure = found
@@ -186,6 +188,24 @@ fn best<'a>(
     } else {
         Why::Maybe
     })
+}
+
+/// Probability factor for a candidate beside the thread that waited for the span's connection: 1 for
+/// that one itself, and where there is none that can be believed. A busy thread is believed by
+/// nobody: it would be a candidate without serving the span.
+fn beside_hearer(
+    process: &Process,
+    kind: &Kind,
+    outline: &Outline,
+    found: &Found,
+    candidate: &Candidate,
+) -> f64 {
+    let hearer = found.list.iter().find(|c| Some(c.thread) == found.hearer);
+    match hearer {
+        Some(hearer) if hearer.thread == candidate.thread => 1.0,
+        Some(hearer) if !process.is_busy(hearer, outline.start) => kind.beside_hearer(),
+        Some(_) | None => 1.0,
+    }
 }
 
 /// Probability factor for a thread to be free for this span: 1 where nothing speaks against it,

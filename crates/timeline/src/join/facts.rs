@@ -7,6 +7,7 @@
 use crate::event::Ns;
 use crate::event::ProcessId;
 use crate::event::ThreadId;
+use std::num::NonZeroU16;
 
 /// A span's identity.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -83,6 +84,9 @@ pub struct SpanFacts<'a> {
     pub clock_stepped: bool,
     /// What it says of its thread.
     pub claims: Claims<'a>,
+    /// The port of the other end of the connection that its request came by, where it answers one
+    /// and says so.
+    pub peer_port: Option<NonZeroU16>,
 }
 
 /// The coarsest tick that two Unix timestamps are multiples of: a power of ten, at most 10 ms.

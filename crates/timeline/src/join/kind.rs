@@ -13,6 +13,7 @@ use super::counts::Share;
 use super::counts::Trials;
 use super::facts::KindId;
 use super::facts::Why;
+use super::heard::Hearings;
 use super::limits::ALONE_MIN;
 use super::limits::BRIEF_NS;
 use super::limits::HALF_SPANS;
@@ -166,6 +167,7 @@ pub(super) struct Kind {
     peers: u64,
     /// The busy threads are shown not to serve: the others suffice.
     without_busy: bool,
+    heard: Hearings,
 }
 
 impl Default for Kind {
@@ -180,6 +182,7 @@ impl Default for Kind {
             observed: 0,
             peers: 0,
             without_busy: false,
+            heard: Hearings::default(),
         }
     }
 }
@@ -201,6 +204,7 @@ impl Kind {
         if self.counts.current.spans >= HALF_SPANS {
             self.counts.roll();
         }
+        self.heard.note(found);
         let counts = &mut self.counts.current;
         counts.from = Some(counts.from.map_or(start, |from| from.min(start)));
         counts.spans += 1;
@@ -267,6 +271,11 @@ impl Kind {
             self.counts.sum(|c| c.claims),
             self.counts.sum(|c| c.false_claims),
         )
+    }
+
+    /// By how much less likely a candidate is where another one waited for the connection.
+    pub(super) fn beside_hearer(&self) -> f64 {
+        self.heard.others()
     }
 
     /// Probability that a thread with another root span open runs a span of this kind all the same.

@@ -38,6 +38,17 @@ pub(super) const SINGLE_SPANS_MIN: u64 = 20;
 pub(super) const OVERLAP_LOOKS_MAX: usize = 1_024;
 /// Checked claims of a kind before its claims are honoured.
 pub(super) const CLAIMS_MIN: u64 = 20;
+/// A wait for the connection of a span's request ended so long before the span began, or after, at
+/// most: long enough to come on a CPU and to read the head of a request on a busy host.
+pub(super) const HEARD_NS: Ns = 20_000_000;
+/// Two threads whose waits ended less than this apart may have been told of the same request.
+pub(super) const HEARD_APART_NS: Ns = 1_000_000;
+/// Spans of a kind whose sole candidate was the one thread that had waited for their connection,
+/// before that decides between several.
+pub(super) const HEARD_RIGHT_MIN: u64 = 20;
+/// Looks at which such a thread would have been seen not to be a candidate, likewise. It is known
+/// where the span began; that it ended there too must show.
+pub(super) const HEARD_LOOKS_MIN: u64 = 2_000;
 /// Share of spans with a candidate below which a clock is biased (rule 14).
 pub(super) const CLOCK_SHARE_MIN: f64 = 0.99;
 /// Spans of a process before its clock is judged.

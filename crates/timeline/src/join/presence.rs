@@ -22,6 +22,18 @@ pub enum OnCpu {
     Maybe,
 }
 
+/// Whether a thread heard of a connection in a window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// It waited for such a connection, and that wait ended then, by confirmed records; the last
+    /// such one at this instant.
+    Yes(Ns),
+    /// No such wait ended then, by confirmed records.
+    No,
+    /// Not proved.
+    Maybe,
+}
+
 /// A thread as the join needs it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ThreadFacts<'a> {
@@ -79,4 +91,8 @@ pub trait Presence {
     /// Visits the stretches of the window, from and to, in which `thread` was on a CPU (`Yes`) or
     /// may have been (`Maybe`); in order and clipped to the window.
     fn stretches(&self, thread: ThreadId, from: Ns, to: Ns, visit: &mut dyn FnMut(Ns, Ns, OnCpu));
+
+    /// Whether a wait of `thread` for a TCP connection whose other end has that port ended in the
+    /// window: in a read or a write of it, or in a poll that it alone ended.
+    fn heard(&self, thread: ThreadId, peer_port: u16, from: Ns, to: Ns) -> Heard;
 }

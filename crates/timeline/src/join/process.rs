@@ -4,6 +4,7 @@
 //! Here a span passes through the parts in order, to learn from it. The decision that uses what was
 //! learned is in `decide.rs`.
 
+use super::candidates::Candidate;
 use super::candidates::Found;
 use super::candidates::Instants;
 use super::candidates::child_windows;
@@ -20,6 +21,7 @@ use super::facts::ChildFacts;
 use super::facts::GRAIN_NS_MAX;
 use super::facts::KindId;
 use super::facts::SpanFacts;
+use super::heard::hearer;
 use super::kind::Kind;
 use super::kind::Server;
 use super::limits::CHILDREN_MAX;
@@ -106,6 +108,9 @@ impl Process {
     pub(super) fn candidates(&self, span: &SpanFacts<'_>, presence: &dyn Presence) -> Found {
         let mut found = find(presence, span.process, &self.own(span));
         self.narrow(span, presence, &mut found);
+        if found.list.len() > 1 {
+            found.hearer = hearer(span, presence);
+        }
         found
     }
 
@@ -134,6 +139,7 @@ impl Process {
             self.learn_edges(span, presence, &found);
         }
         self.narrow(span, presence, &mut found);
+        found.hearer = hearer(span, presence);
         if found.clean() {
             self.mark_busy(&mut found, span.start);
             self.learn_candidates(span, &found, learned);
@@ -231,13 +237,18 @@ impl Process {
         }
     }
 
-    /// Says which candidates are busy threads. A thread too young to tell is not.
+    /// Says which candidates are busy threads.
     fn mark_busy(&self, found: &mut Found, start: Ns) {
         for candidate in &mut found.list {
-            candidate.busy = match Server::of(candidate, start) {
-                Server::Brief => false,
-                Server::Thread(thread) => self.shares.busy(thread),
-            };
+            candidate.busy = self.is_busy(candidate, start);
+        }
+    }
+
+    /// Whether a candidate is a busy thread. One too young to tell is not.
+    pub(super) fn is_busy(&self, candidate: &Candidate, start: Ns) -> bool {
+        match Server::of(candidate, start) {
+            Server::Brief => false,
+            Server::Thread(thread) => self.shares.busy(thread),
         }
     }
 

@@ -13,6 +13,7 @@ use super::observe::Tally;
 use super::observe::judge;
 use super::programs::Collector;
 use super::programs::Elsewhere;
+use super::programs::Peers;
 use super::programs::Running;
 use super::programs::Service;
 use super::programs::Shape;
@@ -184,6 +185,7 @@ pub(crate) fn all() -> Vec<Case> {
     all.extend(elsewhere());
     all.extend(clocks_and_losses());
     all.extend(collected());
+    all.extend(connected());
     all
 }
 
@@ -446,5 +448,46 @@ fn collected() -> Vec<Case> {
         case("pool 8, 20 % lost, collector", 2, &full())
             .lost(5)
             .behind(Collector::Batches, 0.0),
+    ]
+}
+
+/// Programs whose spans say by which peer's port their request came.
+fn connected() -> Vec<Case> {
+    let many = Service {
+        shape: pool(64),
+        clients: 56,
+        wait: 4 * MS,
+        peers: Peers::Runner,
+        ..Service::default()
+    };
+    let of = |peers| move |s: &mut Service| s.peers = peers;
+    vec![
+        case("pool 64 of 64 CPUs, ports", 64, &many),
+        case("same, a poller hands on", 64, &many).with(of(Peers::Poller)),
+        case("same, and runs 1 in 2 itself", 64, &many)
+            .with(|s| (s.peers, s.caller_runs) = (Peers::Poller, Some(2))),
+        case("same, and runs 1 in 50 itself", 64, &many)
+            .with(|s| (s.peers, s.caller_runs) = (Peers::Poller, Some(50))),
+        case("same, 1 in 3 a port used again", 64, &many).with(of(Peers::Reused(3))),
+        case("same, 1 in 1000", 64, &many).with(of(Peers::Reused(1_000))),
+        case("same, shared connections", 64, &many).with(of(Peers::Shared)),
+        case("same, ports of a proxy's clients", 64, &many).with(of(Peers::Forwarded)),
+        case("same, ends elsewhere", 64, &many)
+            .with(|s| s.elsewhere = Elsewhere::Always)
+            .refused(),
+        case("same, ends elsewhere, 1 in 500", 64, &many)
+            .with(|s| s.elsewhere = Elsewhere::OneIn(500))
+            .seldom(),
+        case("same, 2 % lost", 64, &many).lost(50),
+        case("pool 8, CPUs full, ports", 2, &full())
+            .with(of(Peers::Runner))
+            .at_least(0.99),
+        case("same, a poller hands on", 2, &full()).with(of(Peers::Poller)),
+        case("same, and runs 1 in 10 itself", 2, &full())
+            .with(|s| (s.peers, s.caller_runs) = (Peers::Poller, Some(10))),
+        case("same, 1 in 1000 a port used again", 2, &full()).with(of(Peers::Reused(1_000))),
+        case("tasks on 4 workers, ports", 4, &full())
+            .with(|s| (s.shape, s.peers) = (tasks(4, 1), Peers::Runner))
+            .refused(),
     ]
 }

@@ -31,6 +31,10 @@ pub(crate) struct Thread {
     pub(crate) died: Option<Ns>,
     /// When it was on a CPU: from, to; both ends included.
     pub(crate) ran: Vec<(Ns, Ns)>,
+    /// When a connection ended its wait, and the port at the other end.
+    pub(crate) heard: Vec<(Ns, u16)>,
+    /// It has been idle since it last did anything.
+    waited: bool,
     script: VecDeque<Step>,
     /// What is left of the current `Run`, and whether it needs the GIL.
     left: Ns,
@@ -83,6 +87,7 @@ impl Host for Core {
     fn give(&mut self, thread: usize, script: &[Step]) {
         self.threads[thread].script.extend(script);
         if std::mem::take(&mut self.threads[thread].idle) {
+            self.threads[thread].waited = true;
             let latency = 3 * US + self.rng.around(5 * US);
             self.post(self.now + latency, Event::Wake(thread));
         }
@@ -223,6 +228,7 @@ impl Core {
                 return true;
             }
             self.threads[thread].script.pop_front();
+            let waited = std::mem::take(&mut self.threads[thread].waited);
             match step {
                 Step::Run(ns) | Step::RunFree(ns) => {
                     self.threads[thread].left = ns.max(1);
@@ -241,6 +247,11 @@ impl Core {
                     self.spans[span].end = self.now;
                     self.spans[span].end_thread = thread;
                 }
+                Step::Heard(port) if waited => {
+                    let now = self.now;
+                    self.threads[thread].heard.push((now, port));
+                }
+                Step::Heard(_) => {}
                 Step::Tell(what) => program.told(self, what),
                 Step::Exit => {
                     self.threads[thread].died = Some(self.now);

@@ -57,6 +57,9 @@ pub(crate) enum Step {
     /// Takes the timestamp of a span's start, or end.
     Start(usize),
     End(usize),
+    /// The thread had nothing to do, and a connection with this port at its other end ended that.
+    /// Nothing happens where it did not wait.
+    Heard(u16),
     /// Tells the program.
     Tell(u64),
     /// The thread ends.
@@ -74,6 +77,8 @@ pub(crate) struct Span {
     pub(crate) end_thread: usize,
     /// Some of it ran on another thread in between.
     pub(crate) strayed: bool,
+    /// The port of its peer that it names.
+    pub(crate) port: Option<u16>,
 }
 
 /// Whose thread it is.
@@ -113,6 +118,7 @@ pub(crate) fn new_span(host: &mut dyn Host, kind: u32, parent: Option<usize>) ->
         start_thread,
         end_thread,
         strayed: false,
+        port: None,
     });
     spans.len() - 1
 }

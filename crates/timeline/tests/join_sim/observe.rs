@@ -27,6 +27,7 @@ use lacuna_timeline::join::Why;
 use lacuna_timeline::join::grain_ns;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 
 /// The one process of a run.
 const PROCESS: ProcessId = ProcessId {
@@ -71,6 +72,7 @@ struct Sent {
     place: Place,
     children: Vec<ChildFacts>,
     truth: Option<ThreadId>,
+    port: Option<u16>,
     /// How many root spans of its kind ended before it.
     before: u64,
 }
@@ -89,6 +91,7 @@ impl Sent {
             children: &self.children,
             clock_stepped: false,
             claims: Claims::default(),
+            peer_port: self.port.and_then(NonZeroU16::new),
         }
     }
 }
@@ -135,6 +138,7 @@ fn sent(spans: &[Span], clock: Clock, rng: &mut Rng) -> Vec<Sent> {
                 place,
                 children,
                 truth,
+                port: span.port,
                 before: 0,
             },
         );

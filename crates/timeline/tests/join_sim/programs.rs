@@ -49,6 +49,24 @@ pub(crate) enum Collector {
     Busy,
 }
 
+/// How requests come in over connections, each client's over its own, and who waits for those.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Peers {
+    /// It is not said.
+    Unsaid,
+    /// The thread that runs a request has waited for its connection, if it had nothing to do.
+    Runner,
+    /// The main thread waits for all connections, and hands the requests on.
+    Poller,
+    /// The runner waits, but one time in so many its bytes are there already, and another thread
+    /// hears of a connection with the same port.
+    Reused(u64),
+    /// A second thread waits for the same connection, and wakes too.
+    Shared,
+    /// The port is one of another connection: that of a proxy's client.
+    Forwarded,
+}
+
 /// A program.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
@@ -75,6 +93,7 @@ pub(crate) struct Service {
     pub(crate) caller_runs: Option<u64>,
     /// Share of a segment that runs without the GIL, in percent.
     pub(crate) free_percent: u64,
+    pub(crate) peers: Peers,
 }
 
 impl Default for Service {
@@ -98,6 +117,7 @@ impl Default for Service {
             collector: None,
             caller_runs: None,
             free_percent: 0,
+            peers: Peers::Unsaid,
         }
     }
 }
@@ -134,6 +154,11 @@ const RESUME: u64 = 4;
 const HAND: u64 = 5;
 const EXPORT: u64 = 6;
 const COLLECT: u64 = 7;
+
+/// The port of a client's connection.
+fn port(client: u64) -> u16 {
+    40_000 + client as u16
+}
 
 impl Running {
     pub(crate) fn new(service: Service) -> Running {
@@ -172,11 +197,17 @@ impl Running {
     }
 
     /// The script of one request, cut at its waits; the last piece tells that it is done.
-    fn request(&mut self, host: &mut dyn Host) -> (usize, Vec<(Vec<Step>, Ns)>) {
+    fn request(&mut self, host: &mut dyn Host, client: u64) -> (usize, Vec<(Vec<Step>, Ns)>) {
         let service = self.service.clone();
         self.served += 1;
         let kind = host.rng().below(service.kinds.into()) as u32;
         let root = new_span(host, kind, None);
+        host.spans()[root].port = match service.peers {
+            Peers::Unsaid => None,
+            Peers::Forwarded => Some(port(host.rng().below(service.clients as u64))),
+            _ => Some(port(client)),
+        };
+        let done = Step::Tell(DONE | client << 8);
         let elsewhere = match service.elsewhere {
             Elsewhere::Never => false,
             Elsewhere::Always => true,
@@ -211,19 +242,19 @@ impl Running {
             }
         }
         if elsewhere {
-            let script = vec![Step::Run(20 * US), Step::End(root), Step::Tell(DONE)];
+            let script = vec![Step::Run(20 * US), Step::End(root), done];
             piece.push(self.hand(script));
         } else {
             piece.push(Step::End(root));
-            piece.push(Step::Tell(DONE));
+            piece.push(done);
         }
         piece.extend(self.run(host, 20 * US));
         pieces.push((piece, 0));
         (root, pieces)
     }
 
-    fn accept(&mut self, host: &mut dyn Host) {
-        let (root, pieces) = self.request(host);
+    fn accept(&mut self, host: &mut dyn Host, client: u64) {
+        let (root, pieces) = self.request(host, client);
         if let Shape::Tasks { .. } = self.service.shape {
             let id = self.tasks.len() as u64;
             let waits = |(mut steps, wait): (Vec<Step>, Ns)| {
@@ -241,7 +272,7 @@ impl Running {
             self.resume(host, id as usize);
             return;
         }
-        let mut script = Vec::new();
+        let mut script = self.heard(host, client);
         for (steps, wait) in pieces {
             script.extend(steps);
             if wait > 0 {
@@ -262,6 +293,27 @@ impl Running {
         } else {
             self.backlog.push_back(script);
         }
+    }
+
+    /// What the thread that runs a client's request has heard of its connection; and what others have.
+    fn heard(&mut self, host: &mut dyn Host, client: u64) -> Vec<Step> {
+        let heard = Step::Heard(port(client));
+        let (runner, other) = match self.service.peers {
+            Peers::Runner | Peers::Forwarded => (true, false),
+            Peers::Shared => (true, true),
+            Peers::Reused(n) => {
+                let reused = host.rng().one_in(n);
+                (!reused, reused)
+            }
+            Peers::Unsaid | Peers::Poller => (false, false),
+        };
+        // The longest idle is the runner's to be; this is the one that comes after it.
+        if let Some(&second) = self.idle.get(1).filter(|_| other) {
+            let run = host.rng().around(200 * US);
+            host.give(second, &[heard, Step::Run(run)]);
+            self.idle.remove(1);
+        }
+        if runner { vec![heard] } else { Vec::new() }
     }
 
     fn take_idle(&mut self, host: &mut dyn Host) -> Option<usize> {
@@ -344,9 +396,9 @@ impl Program for Running {
         } else {
             300 * MS
         };
-        for _ in 0..self.service.clients {
+        for client in 0..self.service.clients as u64 {
             let after = host.rng().around(self.service.think) + quiet;
-            host.timer(after, ARRIVE);
+            host.timer(after, ARRIVE | client << 8);
         }
     }
 
@@ -379,13 +431,21 @@ impl Program for Running {
                         strays: 1,
                     }) =>
             {
-                self.accept(host);
+                self.accept(host, what >> 8);
             }
-            ARRIVE => host.give(self.main, &[Step::Run(15 * US), Step::Tell(ACCEPT)]),
-            ACCEPT => self.accept(host),
+            ARRIVE => {
+                let accept = [
+                    Step::Heard(port(what >> 8)),
+                    Step::Run(15 * US),
+                    Step::Tell(ACCEPT | what >> 8 << 8),
+                ];
+                let skip = usize::from(self.service.peers != Peers::Poller);
+                host.give(self.main, &accept[skip..]);
+            }
+            ACCEPT => self.accept(host, what >> 8),
             DONE => {
                 let after = host.rng().around(self.service.think);
-                host.timer(after, ARRIVE);
+                host.timer(after, ARRIVE | what >> 8 << 8);
                 if self.service.collector == Some(Collector::EachSpan) {
                     host.timer(80 * US, COLLECT | 100 << 8);
                 }

@@ -15,6 +15,7 @@ use super::observe::process_of;
 use super::programs::Running as Program;
 use lacuna_timeline::ThreadId;
 use lacuna_timeline::event::ProcessId;
+use lacuna_timeline::join::Heard;
 use lacuna_timeline::join::OnCpu;
 use lacuna_timeline::join::Presence;
 use lacuna_timeline::join::Running;
@@ -164,6 +165,18 @@ impl Presence for Record {
                 visit(s.0.max(from), s.1.min(to), on);
             }
         }
+    }
+
+    fn heard(&self, thread: ThreadId, peer_port: u16, from: Ns, to: Ns) -> Heard {
+        let i = thread.0 as usize - 1;
+        let heard = &self.core.threads[i].heard;
+        let first = heard.partition_point(|h| h.0 < from);
+        let inside = heard[first..].iter().take_while(|h| h.0 <= to);
+        let last = inside.filter(|h| h.1 == peer_port).last();
+        if touches(&self.unknown[i], from, to) {
+            return Heard::Maybe;
+        }
+        last.map_or(Heard::No, |&(at, _)| Heard::Yes(at))
     }
 }
 

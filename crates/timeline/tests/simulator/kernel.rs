@@ -53,6 +53,8 @@ pub(crate) const FIRST_TID: u32 = 1_000;
 const PIPE: ObjectId = ObjectId(0xa1);
 const FILE: ObjectId = ObjectId(0xa2);
 pub(crate) const CONNECTION: ObjectId = ObjectId(0xa3);
+/// The connections of a program's clients, by their ports.
+const PEERS: ObjectId = ObjectId(0x10_0000);
 
 /// The ways to wait.
 pub(crate) fn waits() -> [WaitKind; 9] {
@@ -155,27 +157,13 @@ impl Kernel {
 
     /// What the two objects are.
     pub(crate) fn facts() -> Vec<Event> {
-        let fact = |object, kind| {
-            Event::Object(ObjectInfo {
-                object,
-                kind,
-                name: "name".into(),
-                dev: 1,
-                ino: object.0,
-            })
-        };
-        let ends = Endpoints {
-            local: [1; 16],
-            local_port: 1,
-            remote: [2; 16],
-            remote_port: 2,
-            netns: 1,
-        };
-        vec![
+        [
             fact(PIPE, ObjectKind::Pipe),
             fact(FILE, ObjectKind::File),
-            fact(CONNECTION, ObjectKind::Tcp(ends)),
+            fact(CONNECTION, ObjectKind::Tcp(ends(2))),
         ]
+        .map(Event::Object)
+        .into()
     }
 
     pub(crate) fn born(&mut self, id: ThreadId, now: Ns, process: Option<ProcessId>) {
@@ -233,6 +221,24 @@ impl Kernel {
     /// What befalls the connection that it waits for, up to its waking.
     pub(crate) fn told(&mut self, id: ThreadId, told: Connection) {
         self.storage(id).told = Some(told);
+    }
+
+    /// A connection whose other end has that port ends a wait.
+    pub(crate) fn heard(&mut self, id: ThreadId, now: Ns, port: u16) {
+        let object = ObjectId(PEERS.0 + u64::from(port));
+        let storage = self.storage(id);
+        storage.told = None;
+        if let Some(off) = &mut storage.off {
+            off.state = OffState::Sleeping;
+            off.wait = Wait {
+                entry: Entry::Call(Call::EpollWait),
+                object: Some(object),
+                polled: Polled::Ended(Asked::Input),
+                ..Wait::default()
+            };
+        }
+        let kind = ObjectKind::Tcp(ends(port));
+        self.send(now, Event::Object(fact(object, kind)));
     }
 
     pub(crate) fn waking(&mut self, id: ThreadId, now: Ns, waker: Waker) {
@@ -381,6 +387,27 @@ impl Kernel {
             waking: storage.waking,
         };
         self.send(now, Event::Snapshot(snapshot));
+    }
+}
+
+fn fact(object: ObjectId, kind: ObjectKind) -> ObjectInfo {
+    ObjectInfo {
+        object,
+        kind,
+        name: "name".into(),
+        dev: 1,
+        ino: object.0,
+    }
+}
+
+/// A connection whose other end has that port.
+fn ends(remote_port: u16) -> Endpoints {
+    Endpoints {
+        local: [1; 16],
+        local_port: 1,
+        remote: [2; 16],
+        remote_port,
+        netns: 1,
     }
 }
 

@@ -86,6 +86,10 @@ impl Host for World {
         let given = &mut self.served().scripts[thread];
         given.steps.extend(script);
         if std::mem::take(&mut given.idle) {
+            if let Some(&Do::Heard(port)) = script.first() {
+                let (id, now) = (self.threads[thread].id, self.now);
+                self.kernel.heard(id, now, port);
+            }
             let latency = self.rng.between(500, 5_000);
             self.later(latency, Step::Wake(thread));
         }
@@ -170,6 +174,8 @@ impl World {
                     let span = &mut self.served().spans[span];
                     (span.end, span.end_thread) = (now, at);
                 }
+                // What ended the wait was noted with it.
+                Do::Heard(_) => {}
                 Do::Tell(what) => self.tell(what),
                 Do::Exit => {
                     self.exits(at);
