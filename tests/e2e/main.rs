@@ -28,6 +28,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::agent::Agent;
+use crate::peers::Upstream;
 use crate::peers::check_java;
 use crate::peers::check_nginx;
 use crate::peers::check_redis;
@@ -143,7 +144,12 @@ fn root_e2e_glibc_mutex_is_a_lock_and_names_its_holder() {
 
 #[test]
 fn root_e2e_nginx_waits_for_its_slow_upstream() {
-    check_nginx();
+    check_nginx(Upstream::Kept);
+}
+
+#[test]
+fn root_e2e_nginx_that_connects_anew_blames_nobody_it_does_not_know() {
+    check_nginx(Upstream::Anew);
 }
 
 #[test]
