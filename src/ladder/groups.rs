@@ -166,8 +166,8 @@ impl PressureReading {
 fn psi_void(error: &std::io::Error) -> Void {
     match error.kind() {
         std::io::ErrorKind::NotFound => Void::new(
-            "this kernel has no PSI",
-            "use a kernel with CONFIG_PSI (4.20 and later)",
+            "PSI is off, or this kernel has none (CONFIG_PSI, 4.20 and later)",
+            "boot with psi=1",
         ),
         _ => Void::new("PSI is off", "boot with psi=1"),
     }

@@ -71,8 +71,9 @@ impl Host {
 
 /// The kernel answers with zeros while it does not count, so that is asked first.
 fn open_taskstats(root: &Root) -> Seen<Taskstats> {
-    const SWITCH_ON: &str = "sysctl kernel.task_delayacct=1 (Lacuna never writes it), then start the \
-                             ladder again";
+    const SWITCH_ON: &str = "sysctl kernel.task_delayacct=1 (Lacuna never writes it) and then a new \
+                             start of the process, whose threads the kernel counts from their begin \
+                             or never; or boot with delayacct";
     let always = |version: sys::KernelVersion| !version.at_least(5, 14);
     match sys::delay_accounting(root) {
         Some(true) => {}
@@ -94,6 +95,10 @@ fn taskstats_void(error: &io::Error) -> Void {
         io::ErrorKind::PermissionDenied => {
             Void::new("taskstats needs CAP_NET_ADMIN", "run the ladder as root")
         }
+        io::ErrorKind::InvalidData => Void::new(
+            "taskstats answers in a form that is not known (version 15 of 6.14 is out of order)",
+            "use another kernel",
+        ),
         _ => Void::new(
             format!("taskstats does not answer: {error}"),
             "run the ladder in the host's own network namespace",
@@ -197,7 +202,7 @@ impl First {
             stalls: self.pressure.map(|first| first.grow(root)),
             delays: self
                 .delays
-                .and_then(|first| Ok(grow_delays(first, read_delays(host, tgid)?))),
+                .and_then(|first| grow_delays(first, read_delays(host, tgid)?)),
             io: self.io.and_then(|first| {
                 let now = Io::read(root, tgid).map_err(|error| unreadable(&process, &error))?;
                 Ok(grow_io(first, now))
@@ -433,16 +438,23 @@ fn read_delays(host: &Host, tgid: u32) -> Seen<Delays> {
         .map_err(|error| taskstats_void(&error))
 }
 
-fn grow_delays(before: Delays, now: Delays) -> DelayGrowth {
+fn grow_delays(before: Delays, now: Delays) -> Seen<DelayGrowth> {
+    if now.events == 0 {
+        return Err(Void::new(
+            "no delay of it was ever counted: most likely it is older than the switch \
+             (kernel.task_delayacct), and the kernel counts threads from their begin or never",
+            "start the process anew",
+        ));
+    }
     let grown = |before, now| grown(before, now).unwrap_or(0);
     let both = |before: Option<u64>, now: Option<u64>| Some(grown(before?, now?));
-    DelayGrowth {
+    Ok(DelayGrowth {
         block_io_ns: grown(before.block_io_ns, now.block_io_ns),
         swap_in_ns: grown(before.swap_in_ns, now.swap_in_ns),
         reclaim_ns: grown(before.reclaim_ns, now.reclaim_ns),
         thrashing_ns: both(before.thrashing_ns, now.thrashing_ns),
         compaction_ns: both(before.compaction_ns, now.compaction_ns),
-    }
+    })
 }
 
 fn grow_io(before: Io, now: Io) -> IoGrowth {

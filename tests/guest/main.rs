@@ -16,6 +16,7 @@ mod cpus;
 mod crowd;
 mod doctor;
 mod killed;
+mod ladder;
 mod machine;
 mod pids;
 mod pool;

@@ -20,15 +20,15 @@ const QUOTA_US: u64 = 25_000;
 
 /// Which version has the CPU controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Version {
+pub(crate) enum Version {
     V1,
     V2,
 }
 
 /// A group with a CPU limit; removed when dropped.
-struct Limited {
+pub(crate) struct Limited {
     path: PathBuf,
-    version: Version,
+    pub(crate) version: Version,
 }
 
 /// Where the CPU controller is: the mount point of its v1 hierarchy, or else of v2.
@@ -50,7 +50,7 @@ fn cpu_controller() -> (PathBuf, Version) {
 }
 
 impl Limited {
-    fn create(name: &str) -> Limited {
+    pub(crate) fn create(name: &str) -> Limited {
         let (root, version) = cpu_controller();
         if version == Version::V2 {
             fs::write(root.join("cgroup.subtree_control"), "+cpu").expect("a CPU controller");
@@ -68,7 +68,7 @@ impl Limited {
         limited
     }
 
-    fn write(&self, file: &str, value: &str) {
+    pub(crate) fn write(&self, file: &str, value: &str) {
         fs::write(self.path.join(file), value).expect("a limit");
     }
 
@@ -77,7 +77,7 @@ impl Limited {
     }
 
     /// How long its one thread was throttled, by the kernel.
-    fn throttled_ns(&self) -> u64 {
+    pub(crate) fn throttled_ns(&self) -> u64 {
         let (key, unit) = match self.version {
             Version::V1 => ("throttled_time ", 1),
             Version::V2 => ("throttled_usec ", 1_000),

@@ -286,3 +286,34 @@ fn every_process_that_is_meant_is_looked_at() {
         both
     );
 }
+
+#[test]
+fn root_in_a_pid_namespace_processes_have_their_own_numbers() {
+    let script = "sleep 3600 & \"$0\" ladder --format json --window 600ms --pid $!; kill $!";
+    let mut command = Command::new("unshare");
+    command.args([
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "sh",
+        "-c",
+        script,
+    ]);
+    let output = command.arg(lacuna().get_program()).output();
+    let output = output.expect("unshare");
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    let process = &report["processes"][0];
+    // The shell is 1 there.
+    assert_eq!(
+        (&process["pid"], &process["comm"]),
+        (&2.into(), &"sleep".into())
+    );
+    let values = |at: usize| &process["steps"][at]["values"];
+    assert_eq!(values(0)["threads"], 1, "{process:#}");
+    assert_eq!(values(3)["perf_threads"], 1, "{process:#}");
+    assert_eq!(process["steps"][9]["verdict"], "ok", "{process:#}");
+    let next = process["conclusion"]["next"].as_str().expect("a command");
+    assert!(next.contains("--watch pid:2"), "{next}");
+}

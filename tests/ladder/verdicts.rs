@@ -18,6 +18,8 @@ mod cgroup;
 use cgroup::Cgroup;
 
 const WINDOWS: usize = 20;
+/// How many more are looked at, as often as that, while other work disturbs some of them.
+const ATTEMPTS: usize = 3;
 /// Of processes that are as any other: whether there is a quiet window for them is not up to the test.
 const ORDINARY_WINDOWS: usize = 5;
 const WINDOW_MS: u64 = 2_000;
@@ -116,10 +118,18 @@ struct Row {
     wrong: Vec<String>,
 }
 
-/// Looks at all of them at once, again and again.
+/// Looks at all of them at once, until each was proved in so many windows that nobody disturbed. Where
+/// this machine is too busy for that, half of them must do; an answer that is wrong never does.
 fn look_at(subjects: &[Subject<'_>], windows: usize) {
     let mut rows: Vec<Row> = subjects.iter().map(|_| Row::default()).collect();
-    for _ in 0..windows {
+    let mut looked = 0;
+    let wants_more = |rows: &[Row], looked: usize| {
+        let mut rows = rows.iter().zip(subjects);
+        rows.any(|(row, subject)| row.proved < windows && !subject.may_be_disturbed)
+            && looked < windows * ATTEMPTS
+    };
+    while looked < windows || wants_more(&rows, looked) {
+        looked += 1;
         let look = |subject: &Subject<'_>| {
             let before = (subject.suffered)();
             let answer = ladder(subject.worker.pid(), WINDOW_MS);
@@ -145,7 +155,7 @@ fn look_at(subjects: &[Subject<'_>], windows: usize) {
     }
     for (subject, row) in subjects.iter().zip(&rows) {
         eprintln!(
-            "{:<20} {} of {windows} windows right, {} disturbed by other work, {} wrong",
+            "{:<20} {} of {looked} windows right, {} disturbed by other work, {} wrong",
             subject.name,
             row.proved,
             row.disturbed,
@@ -159,8 +169,8 @@ fn look_at(subjects: &[Subject<'_>], windows: usize) {
     }
     for (subject, row) in subjects.iter().zip(&rows) {
         assert!(row.wrong.is_empty(), "{}", subject.name);
-        let proved = row.proved > 0 || subject.may_be_disturbed;
-        assert!(proved, "{}: nothing was proved", subject.name);
+        let proved = row.proved * 2 >= windows || subject.may_be_disturbed;
+        assert!(proved, "{}: too little was proved", subject.name);
     }
 }
 

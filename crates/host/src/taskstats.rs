@@ -3,9 +3,10 @@
 //! swap, and inside reclaim and compaction.
 //!
 //! Asked over generic netlink, which needs CAP_NET_ADMIN in the first network namespace. The kernel
-//! counts only while `kernel.task_delayacct` is 1 (off by default since 5.14); the answer has zeros
-//! when it does not, so `sys::delay_accounting` must be asked as well. Layout: `linux/taskstats.h`,
-//! which is ABI and grows at its end.
+//! counts only while `kernel.task_delayacct` is 1 (off by default since 5.14), and only threads that
+//! began after that (`delayacct_tsk_init` of `include/linux/delayacct.h`); the answer has zeros where it
+//! does not, so `sys::delay_accounting` must be asked as well, and [`Delays::events`]. Layout:
+//! `linux/taskstats.h`, which is ABI and grows at its end, except for version 15 (6.14).
 
 use crate::netlink::HEADER_BYTES;
 use crate::netlink::NLM_F_REQUEST;
@@ -47,6 +48,11 @@ const ATTRIBUTE_TGID: u16 = 2;
 const TYPE_STATS: u16 = 3;
 const TYPE_AGGREGATE_TGID: u16 = 5;
 const TASKSTATS_VERSION: u8 = 1;
+/// The version that put fields between the others; 16 took them to the end.
+const VERSION_OUT_OF_ORDER: u16 = 15;
+/// Where the counts are that only a thread has whose delays are counted: block I/O, swap, reclaim,
+/// thrashing (version 9), compaction (11), copies on write (13, and nearly every process makes some).
+const COUNTS_AT: [usize; 6] = [32, 48, 312, 328, 352, 400];
 
 /// Sums over the threads of a process, those that have ended included, nanoseconds. What the kernel
 /// does not tell yet is `None`.
@@ -62,12 +68,20 @@ pub struct Delays {
     pub thrashing_ns: Option<u64>,
     /// Compacting memory for its own allocations (5.18).
     pub compaction_ns: Option<u64>,
+    /// How many delays of whatever kind were ever counted. 0: most likely none is counted at all,
+    /// because the process is older than the switch.
+    pub events: u64,
 }
 
 impl Delays {
-    /// From the bytes of a `struct taskstats`, of whichever version.
+    /// From the bytes of a `struct taskstats`, of whichever version but 15.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
+        if u16_at(bytes, 0)? == VERSION_OUT_OF_ORDER {
+            return None;
+        }
+        let counts = COUNTS_AT.iter().filter_map(|at| u64_at(bytes, *at));
         Some(Self {
+            events: counts.fold(0, u64::saturating_add),
             block_io_ns: u64_at(bytes, 40)?,
             swap_in_ns: u64_at(bytes, 56)?,
             reclaim_ns: u64_at(bytes, 320)?,
@@ -184,6 +198,21 @@ mod tests {
             assert_eq!(delays.compaction_ns, (bytes >= 368).then_some(360));
         }
         assert_eq!(Delays::parse(&stats(320)), None);
+        let mut out_of_order = stats(512);
+        out_of_order[..2].copy_from_slice(&15_u16.to_ne_bytes());
+        assert_eq!(Delays::parse(&out_of_order), None);
+    }
+
+    #[test]
+    fn what_was_never_counted_is_told_from_what_is_quiet() {
+        let mut bytes = vec![0; 512];
+        assert_eq!(Delays::parse(&bytes).unwrap().events, 0);
+        // Copies on write of version 13.
+        bytes[400] = 3;
+        assert_eq!(Delays::parse(&bytes).unwrap().events, 3);
+        // Of version 8, and one that wrapped.
+        assert_eq!(Delays::parse(&stats(328)).unwrap().events, 32 + 48 + 312);
+        assert_eq!(Delays::parse(&[0xff; 512]).unwrap().events, u64::MAX);
     }
 
     #[test]
