@@ -471,3 +471,7 @@ fn grow_io(before: Io, now: Io) -> IoGrowth {
 pub(super) fn inodes(root: &Root, process: &ProcessFacts) -> Seen<HashSet<u64>> {
     lacuna_host::socket::inodes_of(root, process.tgid).map_err(|error| denied(process, &error))
 }
+
+#[cfg(test)]
+#[path = "reading_tests.rs"]
+mod tests;
