@@ -5,7 +5,7 @@ use lacuna_timeline::Cause;
 
 use super::causes;
 use super::paint::Style;
-use super::plain::plain;
+use super::plain::plain_up_to;
 use super::plain::right;
 use super::quantity::Column;
 use super::quantity::count;
@@ -18,6 +18,8 @@ use crate::answer::RunName;
 /// Columns of a number with its unit, and of exact nanoseconds.
 const NUMBER: usize = 12;
 const NUMBER_EXACT: usize = 20;
+/// The most of a reason that is shown: what to do stands at its end.
+const WHY_CHARS_MAX: usize = 500;
 /// Columns that the causes are indented by.
 const INDENT: usize = 6;
 
@@ -32,7 +34,10 @@ pub(crate) fn blind(report: &BlindReport, style: Style) -> String {
         text.push_str(&one(run, report, style));
     }
     if let Some(why) = &report.causes_missing {
-        text.push_str(&format!("  no causes: {}\n", plain(why)));
+        text.push_str(&format!(
+            "  no causes: {}\n",
+            plain_up_to(why, WHY_CHARS_MAX)
+        ));
     }
     text
 }
