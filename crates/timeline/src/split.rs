@@ -150,8 +150,10 @@ fn split_runnable(parts: &mut Vec<Part>, wake: Ns, end: Ns, off: &OffCpu, woken:
     }
 }
 
-/// Rule 6: up to where the limit let go; where only the amount is known, first. An empty range at
-/// the end where no limit denied anything.
+/// Rule 6: up to where the limit let go; where only the amount is known, first. But a thread that
+/// comes on a CPU that was idle was not behind others in the end: it had queued before the limit
+/// struck, and the limit that let go is what its wait ended with. An empty range at the end where no
+/// limit denied anything.
 fn denied(wake: Ns, end: Ns, off: &OffCpu) -> Part {
     let Some(throttle) = off.throttle else {
         return part(end, end, What::Throttled);
@@ -161,6 +163,7 @@ fn denied(wake: Ns, end: Ns, off: &OffCpu) -> Part {
             let until = until.clamp(wake, end);
             (until.saturating_sub(throttle.ns).max(wake), until)
         }
+        None if off.from_idle => (end.saturating_sub(throttle.ns).max(wake), end),
         None => (wake, wake.saturating_add(throttle.ns).min(end)),
     };
     part(start, until, What::Throttled)

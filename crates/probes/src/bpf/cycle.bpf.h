@@ -119,13 +119,22 @@ static __always_inline void emit_wait(struct cpu_state *cpu, struct thread_state
 	submit(cpu, record);
 }
 
+/*
+ * A limit denied the CPU at a place that is not known, and the CPU was idle in the end: user space puts
+ * the limit's part last, so before that it was behind others.
+ */
+static __always_inline bool limited_last(struct arrival *in)
+{
+	return in->from_idle && in->throttle_ns && !in->exact;
+}
+
 /* Since when it is worth telling who ran instead: from the enqueue, or from when the limit let go. */
 static __always_inline u64 blame_from(struct arrival *in)
 {
 	/* The run queue's clock of switch-out may be a little older than its instant. */
 	u64 from = in->clock - in->off_ns;
 
-	if (in->from_idle || !in->queued)
+	if ((in->from_idle && !limited_last(in)) || !in->queued)
 		return in->clock;
 	if (in->queued > from)
 		from = in->queued;
@@ -188,9 +197,9 @@ static __noinline int emit_long(struct cpu_state *cpu, struct thread_state *stat
 				struct task_struct *task, struct arrival *in)
 {
 	u64 from = blame_from(in);
-	u64 told = in->clock;
+	u64 told = in->clock - (limited_last(in) ? in->throttle_ns : 0);
 
-	if (from + BLAME_WAIT_NS > in->clock) {
+	if (from + BLAME_WAIT_NS > told) {
 		emit_plain(cpu, state, task, in, false);
 		return 0;
 	}

@@ -138,6 +138,8 @@ struct Storage {
     migrated: Option<Migrated>,
     throttle_from: Ns,
     throttle: Option<Throttle>,
+    /// It is known when the limit let go.
+    placed: bool,
     cpu: usize,
     born: Ns,
     /// What befalls the connection that it waits for.
@@ -263,14 +265,15 @@ impl Kernel {
     }
 
     /// Where it began with the wait, every other time only the amount is known: put first, it is
-    /// still right.
+    /// still right, unless its CPU is idle in the end.
     pub(crate) fn let_go(&mut self, id: ThreadId, now: Ns) {
         let storage = self.storage(id);
         let from_start = storage.off.as_ref().map(|off| off.at) == Some(storage.throttle_from);
         let placed = !from_start || storage.seq.is_multiple_of(2);
+        storage.placed = placed;
         storage.throttle = Some(Throttle {
             ns: now - storage.throttle_from,
-            until: placed.then_some(now),
+            until: Some(now),
             estimated: false,
             cgroup: 7,
         });
@@ -297,6 +300,9 @@ impl Kernel {
             return;
         };
         storage.seq += 1;
+        if let Some(throttle) = storage.throttle.as_mut().filter(|_| !from_idle) {
+            throttle.until = throttle.until.filter(|_| storage.placed);
+        }
         let told = storage.told.take();
         let net = told.map(|seen| Net {
             thread: id,
