@@ -108,7 +108,8 @@ pub struct Counters {
     /// Detours that ended or began unseen, or lay deeper than a record can carry. The first two are
     /// numbered, so that the thread's next record shows them missing.
     pub detours_lost: u64,
-    /// TCP connections for which no place could be made: waits on them have no account of the connection.
+    /// TCP connections for which no place could be made, or which had to give it up within a wait: such waits
+    /// have no account of the connection.
     pub connections_lost: u64,
     /// Records read so far, by name of their kind.
     pub records_by_kind: Vec<(&'static str, u64)>,

@@ -191,6 +191,7 @@ struct connection {
 	u32 watched;   /* (wait) a watched thread waited on it, or is expected to */
 	u32 heard;     /* bytes have arrived */
 	u32 heard_at;  /* write_seq as bytes last arrived */
+	u32 turn_unknown; /* who spoke last up to there */
 	u32 idle_una;  /* snd_una as nothing was in flight */
 	u32 oldest;
 	u32 arrived;   /* (mirror) up to where the other end has everything, if `arrived_set` */
@@ -272,7 +273,7 @@ struct cpu_state {
 	u64 wakings_skipped;
 	u64 changes; /* from unwatched to watched threads, counted where some are to be skipped */
 	u64 detours_lost;
-	u64 connections_lost; /* no place could be made for one */
+	u64 connections_lost; /* no place could be made for one, or it lost that in a wait */
 	u64 occupied; /* entries ever written to the ring below */
 	struct occupant occupants[OCCUPANCY_ENTRIES];
 	struct record_slice slices[OCCUPANCY_WALK];

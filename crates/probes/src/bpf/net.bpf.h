@@ -207,17 +207,18 @@ static __always_inline u32 troubles(const struct connection *connection,
 	       nonzero(view->holes) * NET_GAP;
 }
 
-/* All bits of net_state but UNFOLLOWED and LATE. A subprogram, as the next: inlined, they fill the stack. */
+/* All bits of net_state but LATE; UNFOLLOWED where it is not known whose turn it is. A subprogram, as the next: inlined, they fill the stack. */
 static __noinline u32 state_of(const struct connection *connection, const struct tcp_view *view)
 {
 	u32 asked = nonzero(view->write ^ connection->heard_at);
 	u32 heard = nonzero(connection->heard) & ~asked;
+	u32 unknown = nonzero(connection->turn_unknown) & ~asked & ~nonzero(connection->heard);
 	u32 here = nonzero((u32)(connection->other >> 32) | (u32)connection->other);
 	u32 arrived = nonzero(connection->arrived_set) & ~is_after(view->write, connection->arrived);
 
 	return nonzero(view->una ^ view->write) * NET_UNACKED | held_by(view) |
 	       troubles(connection, view) | asked * NET_ASKED | (heard & 1) * NET_HEARD |
-	       here * NET_HERE | (arrived & 1) * NET_ARRIVED;
+	       here * NET_HERE | (arrived & 1) * NET_ARRIVED | (unknown & 1) * NET_UNFOLLOWED;
 }
 
 /* When the oldest unacknowledged segment was first sent; 0: not known. */
@@ -351,7 +352,7 @@ static __noinline struct connection *other_end(struct connection *connection, u6
 
 /*
  * A connection from its beginning, or as first seen. Who spoke last before is known where only one did, or
- * by the kernel's own clock of both, in ticks.
+ * by the kernel's own clock of both, in ticks. In one tick, it is not known.
  */
 static __always_inline void begin_at(struct connection *connection, const struct tcp_view *view)
 {
@@ -364,6 +365,7 @@ static __always_inline void begin_at(struct connection *connection, const struct
 	if (heard && view->nxt != view->write)
 		later = 0; /* when those bytes were written is not known */
 	connection->heard = heard && (!spoke || later < 0);
+	connection->turn_unknown = heard && spoke && !later;
 	connection->heard_at = view->write;
 	if (spoke && (!heard || later > 0))
 		connection->heard_at--; /* so that it counts as written to since */

@@ -187,7 +187,11 @@ __noinline int emit_connection(u64 thread, u64 seq, u64 object, u64 out)
 		return 0;
 	awaited = &cpu->awaited;
 	connection = connection_of(awaited->key, (void *)awaited->sock);
-	if (!connection || (!awaited->sample.at && !connection->own_count))
+	if (!connection) { /* it had to give its place to another one meanwhile */
+		cpu->connections_lost++;
+		return 1;
+	}
+	if (!awaited->sample.at && !connection->own_count)
 		return 0;
 	record = reserve(cpu, sizeof(*record));
 	if (!record)

@@ -104,7 +104,7 @@ enum net_state {
 	NET_HERE = 1 << 12,        /* the other end is on this host */
 	NET_PEER_DROPPED = 1 << 13,/* this host dropped a segment of the other end on its way here */
 	NET_CORKED = 1 << 14,      /* a small segment waits because the program asked for it (TCP_CORK) */
-	NET_UNFOLLOWED = 1 << 15,  /* half closed: arriving segments are not seen */
+	NET_UNFOLLOWED = 1 << 15,  /* half closed: arrivals are not seen; or it is not known who spoke last */
 	NET_LATE = 1 << 16,        /* it held before `at` already; since when is not known */
 };
 

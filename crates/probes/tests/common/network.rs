@@ -83,6 +83,11 @@ impl Namespace {
         assert!(self.within(run).success(), "{program} {arguments:?}");
     }
 
+    /// Takes the cable away.
+    pub fn cut(&self) {
+        self.run("ip", &["link", "delete", CABLE]);
+    }
+
     /// One of TCP's counters, from /proc/net/netstat or /proc/net/snmp.
     pub fn counter(&self, name: &str) -> u64 {
         let read = || {
