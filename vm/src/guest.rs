@@ -32,6 +32,7 @@ use crate::list::Boot;
 use crate::list::Cgroup;
 use crate::stream::Part;
 use crate::stream::Stream;
+use crate::ticks;
 
 /// The beginning of every guest's script.
 const SCRIPT: &str = include_str!("../guest");
@@ -278,6 +279,7 @@ fn arguments(image: &Image, boot: &Boot, folder: &Path) -> String {
         "console=ttyS0 loglevel=5 panic=-1 mitigations=off nokaslr".to_owned(),
         // A busy host makes the watchdog distrust a clock that is right.
         "tsc=reliable no_timer_check random.trust_cpu=on cryptomgr.notests".to_owned(),
+        format!("tsc_early_khz={}", ticks::khz()),
         hang::ARGUMENTS.to_owned(),
         "lacuna.guest=1".to_owned(),
         format!("lacuna.cgroup={cgroup}"),

@@ -22,6 +22,7 @@ mod show;
 mod side;
 mod stream;
 mod targets;
+mod ticks;
 mod tool;
 
 use std::fs;
