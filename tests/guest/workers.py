@@ -127,6 +127,10 @@ def throttled():
         with open(sys.argv[2], "w") as file:
             file.write("0")
         burn(BURN_S)
+        with open(os.path.join(os.path.dirname(sys.argv[2]), "cpu.stat")) as file:
+            stat = dict(line.split() for line in file)
+        in_ns = stat.get("throttled_time")
+        return {"throttled_ns": int(in_ns or int(stat["throttled_usec"]) * 1000)}
 
     counted("throttled", fork(limited))
 
