@@ -32,6 +32,14 @@ use prost::Message;
 const ROUNDS: usize = 7;
 /// Round trips of one `perf bench sched pipe`: some seconds' worth of switches.
 const PIPE_LOOPS: &str = "200000";
+/// Pairs of transfers by iperf3; more than [`ROUNDS`], because loopback is noisier than a pipe.
+const TRANSFERS: usize = 24;
+/// Seconds of one transfer.
+const TRANSFER_SECONDS: &str = "1";
+/// The port that iperf3 serves.
+const TRANSFER_PORT: &str = "5399";
+/// Where the kernel is told to count what programs cost (proc_sys_kernel(5)).
+const COUNT_COSTS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 /// Spans that are sent to be explained.
 const SPANS: usize = 100_000;
 /// Spans of one request: the SDKs' default.
@@ -52,6 +60,12 @@ fn main() {
         match ["perf", "taskset", "chrt"].into_iter().all(is_installed) {
             true => pipe_throughput(),
             false => println!("throughput not measured: it needs perf, taskset and chrt"),
+        }
+    }
+    if is_wanted("iperf") {
+        match ["iperf3", "taskset", "chrt"].into_iter().all(is_installed) {
+            true => transfer_throughput(),
+            false => println!("transfers not measured: they need iperf3, taskset and chrt"),
         }
     }
     if is_wanted("cost") {
@@ -149,6 +163,27 @@ impl Agent {
         let kib = resident.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok());
         (Duration::from_nanos(on_cpu_ns), kib.unwrap_or(0))
     }
+
+    /// Runs of its programs in the kernel and what they took, by the kernel's own count, which counts
+    /// its two readings of the clock too.
+    fn programs(&self) -> (u64, Duration) {
+        let directory = format!("/proc/{}/fdinfo", self.child.id());
+        // One program may have several descriptors.
+        let mut costs = std::collections::BTreeMap::new();
+        for file in std::fs::read_dir(directory).expect("/proc").flatten() {
+            let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+            let field = |name: &str| -> Option<u64> {
+                let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+                line.trim_start_matches(':').trim().parse().ok()
+            };
+            if let (Some(id), Some(ns)) = (field("prog_id"), field("run_time_ns")) {
+                costs.insert(id, (field("run_cnt").unwrap_or(0), ns));
+            }
+        }
+        let runs = costs.values().map(|(runs, _)| runs).sum();
+        let ns = costs.values().map(|(_, ns)| ns).sum();
+        (runs, Duration::from_nanos(ns))
+    }
 }
 
 impl Drop for Agent {
@@ -210,6 +245,75 @@ fn pipe_throughput() {
             rate / medians[0]
         );
     }
+}
+
+/// A transfer by iperf3 over loopback, each end with a CPU and real-time priority: bytes a second.
+fn transfer() -> f64 {
+    let on = |cpu| {
+        let mut command = Command::new("taskset");
+        command.args(["-c", cpu, "chrt", "--fifo", "1", "iperf3"]);
+        command.args(["-p", TRANSFER_PORT]);
+        command
+    };
+    let mut server = on("1")
+        .args(["-s", "-1", "-B", "127.0.0.1", "--forceflush"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("iperf3 is installed");
+    let mut lines = BufReader::new(server.stdout.take().expect("its output")).lines();
+    lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("listening")));
+    let output = on("0")
+        .args(["-c", "127.0.0.1", "-t", TRANSFER_SECONDS, "-J"])
+        .output()
+        .expect("iperf3 is installed");
+    lines.for_each(drop);
+    server.wait().expect("iperf3 ends");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    report
+        .pointer("/end/sum_received/bits_per_second")
+        .and_then(serde_json::Value::as_f64)
+        .unwrap_or_else(|| panic!("iperf3 says no rate: {report}"))
+        / 8.0
+}
+
+/// Transfers beside nothing and beside an agent with everything on that watches somebody else, in
+/// turns; then what the programs took meanwhile: if all of it had been on one CPU, that transfers
+/// would be slower by at most this, whatever the noise of the machine.
+fn transfer_throughput() {
+    let mut ratios = Vec::new();
+    for round in 0..TRANSFERS {
+        let beside = || {
+            let _agent = Agent::start("comm:nobody");
+            transfer()
+        };
+        // Neither is always the first, so that a drift of the machine is nobody's.
+        ratios.push(match round % 2 {
+            0 => 1.0 / transfer() * beside(),
+            _ => beside() / transfer(),
+        });
+    }
+    let middle = median(&mut ratios);
+    println!(
+        "iperf3 over loopback beside an agent that does not watch it, {TRANSFERS} pairs: {middle:.3} of nothing, quartiles {:.3} and {:.3}",
+        ratios[TRANSFERS / 4],
+        ratios[TRANSFERS * 3 / 4],
+    );
+    let agent = Agent::start("comm:nobody");
+    let was = std::fs::read(COUNT_COSTS).expect("/proc");
+    std::fs::write(COUNT_COSTS, "1").expect("root may");
+    let (runs_before, before) = agent.programs();
+    let began = Instant::now();
+    let rate = transfer();
+    let took = began.elapsed();
+    let (runs, after) = agent.programs();
+    std::fs::write(COUNT_COSTS, was).expect("root may");
+    let spent = after - before;
+    println!(
+        "  {} runs of programs in a transfer of {:.0} MB a second: {spent:.1?} of {took:.1?}, {:.2} % of one CPU",
+        runs - runs_before,
+        rate / 1e6,
+        100.0 * spent.as_secs_f64() / took.as_secs_f64(),
+    );
 }
 
 /// Two threads that pass a byte to and fro, so often a second; returns when told by the clock.

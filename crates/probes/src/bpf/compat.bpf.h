@@ -244,6 +244,13 @@ static __always_inline u32 write_seq_of(struct sock *sk)
 	return BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
 }
 
+static __always_inline u32 tcp_state_of(struct sock *sk)
+{
+	if (reads_cheaply())
+		return bpf_core_cast(sk, struct sock)->__sk_common.skc_state;
+	return BPF_CORE_READ(sk, __sk_common.skc_state);
+}
+
 static __always_inline void read_file(struct file *file, struct resolved_file *found)
 {
 	struct file *typed;

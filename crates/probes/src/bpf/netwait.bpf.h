@@ -78,7 +78,7 @@ static __always_inline struct connection *awaited_connection(struct cpu_state *c
 __noinline int look_at_awaited(u64 sock, u64 now)
 {
 	struct sock *sk = (struct sock *)sock;
-	u32 tcp = BPF_CORE_READ(sk, __sk_common.skc_state), bits;
+	u32 tcp = tcp_state_of(sk), bits;
 	struct connection *connection;
 	struct cpu_state *cpu = this_cpu();
 
@@ -145,12 +145,13 @@ static __always_inline void fill_measures(struct net_record *record, struct sock
 	const struct trouble *lost = connection->peer_lost.at > connection->lost.at ?
 					     &connection->peer_lost : &connection->lost;
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
-	u32 rtt = BPF_CORE_READ(tp, srtt_us) >> 3, least = BPF_CORE_READ(tp, rtt_min.s[0].v);
+	u32 rtt = read_word((u64)&tp->srtt_us) >> 3, least = read_word((u64)&tp->rtt_min.s[0].v);
+	u32 rto = rtt + read_word((u64)&tp->rttvar_us);
 
 	record->srtt_us = lost->at >= record->out ? lost->srtt_us : rtt;
 	record->rtt_min_us = least == ~0U ? 0 : least;
-	record->rto_us = rtt ? rtt + BPF_CORE_READ(tp, rttvar_us) : 1000000; /* __tcp_set_rto, TCP_TIMEOUT_INIT */
-	record->accepted = BPF_CORE_READ(sk, sk_max_ack_backlog) > 0;
+	record->rto_us = rtt ? rto : 1000000; /* __tcp_set_rto, TCP_TIMEOUT_INIT */
+	record->accepted = read_word((u64)&sk->sk_max_ack_backlog) > 0;
 }
 
 static __always_inline u64 reader_of(u64 key, u64 sock)

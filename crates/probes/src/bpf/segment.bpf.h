@@ -118,16 +118,11 @@ static __always_inline u32 foresee(struct connection *connection, struct tcp_vie
 }
 
 /* Bytes have arrived here: so the other end, if it waits for that, knows how far. */
-static __always_inline void tell_arrival(struct connection *connection, u64 key, u32 received,
-					 const struct tcp_view *view, u64 now)
+static __always_inline void tell_arrival(struct connection *other, u32 received, u64 now)
 {
-	struct connection *other = other_end(connection, key, view);
-	struct tcp_sock *its;
+	struct tcp_sock *its = (struct tcp_sock *)other->sock;
 	u32 written;
 
-	if (!other || !other->watched)
-		return;
-	its = (struct tcp_sock *)other->sock;
 	written = read_word((u64)&its->write_seq);
 	other->arrived = received;
 	other->arrived_set = 1;
@@ -225,22 +220,20 @@ static __noinline int notice_resent(struct connection *connection, struct tcp_vi
 }
 
 /* The same of what the other end has sent again, and arrives here now. */
-static __noinline int notice_peer_resent(struct connection *connection, u64 other_key,
+static __noinline int notice_peer_resent(struct connection *connection, struct connection *other,
 					 const struct segment *segment,
 					 const struct tcp_view *view, u64 now)
 {
-	struct connection *other = other_end(connection, other_key, view);
-	struct tcp_sock *sender;
+	struct tcp_sock *sender = (struct tcp_sock *)other->sock;
+	u32 resent = read_word((u64)&sender->total_retrans);
 	struct tcp_view its;
 	u64 since;
 
-	if (!other || !other->watched || !after(segment->end, view->received))
+	if (resent == other->resent_seen || resent == connection->peer_resent ||
+	    !after(segment->end, view->received))
 		return 0;
-	sender = (struct tcp_sock *)other->sock;
+	connection->peer_resent = resent;
 	look_at(&its, (struct sock *)sender);
-	if (its.resent == other->resent_seen || its.resent == connection->peer_resent)
-		return 0;
-	connection->peer_resent = its.resent;
 	since = flight_since(other, &its);
 	set_loss(&connection->peer_lost, view->received, segment->end, since, now,
 		 BPF_CORE_READ(sender, srtt_us) >> 3);
@@ -252,6 +245,7 @@ static __noinline int follow_segment(struct connection *connection, u64 other_ke
 				     const struct segment *segment)
 {
 	struct sock *sk = (struct sock *)connection->sock;
+	struct connection *other = NULL;
 	u32 was, state, received;
 	struct tcp_view view;
 	u64 now = bpf_ktime_get_ns();
@@ -262,7 +256,9 @@ static __noinline int follow_segment(struct connection *connection, u64 other_ke
 	notice_resent(connection, &view, 0, now);
 	catch_up(connection, &view, now);
 	if (connection->other && segment->end != segment->seq)
-		notice_peer_resent(connection, other_key, segment, &view, now);
+		other = other_end(connection, other_key, &view);
+	if (other && other->watched)
+		notice_peer_resent(connection, other, segment, &view, now);
 	was = state_of(connection, &view);
 	received = view.received;
 	state = foresee(connection, &view, segment, now);
@@ -272,8 +268,8 @@ static __noinline int follow_segment(struct connection *connection, u64 other_ke
 	retire(&connection->dropped, view.una);
 	retire(&connection->peer_lost, view.received);
 	retire(&connection->peer_dropped, view.received);
-	if (connection->other && view.received != received)
-		tell_arrival(connection, other_key, view.received, &view, now);
+	if (other && other->watched && view.received != received)
+		tell_arrival(other, view.received, now);
 	return 0;
 }
 
