@@ -62,6 +62,10 @@ fn used_for(hook: &str) -> Use {
              connection is followed only from the first wait on it",
         ),
         "tcp_probe" => Use::Causes(&NET_BY_SEGMENT),
+        "tcp_rcv_space_adjust" => Use::Detail(
+            "a thread that reads from a connection without waiting for it is not known: a chain may \
+             end at its connection",
+        ),
         "tcp_retransmit_skb" => Use::Causes(&[Cause::NetRetransmit]),
         "kfree_skb" => Use::Detail(
             "a segment that this host itself drops is noticed late, and where is not known",

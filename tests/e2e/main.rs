@@ -148,7 +148,7 @@ fn root_e2e_nginx_waits_for_its_slow_upstream() {
 }
 
 #[test]
-fn root_e2e_nginx_that_connects_anew_blames_nobody_it_does_not_know() {
+fn root_e2e_nginx_that_connects_anew_waits_for_its_slow_upstream() {
     check_nginx(Upstream::Anew);
 }
 

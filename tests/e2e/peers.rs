@@ -58,7 +58,8 @@ const NO_WAIT: [&str; 5] = [
 pub(crate) enum Upstream {
     /// It keeps its connections.
     Kept,
-    /// By its own default: each request has a connection of its own.
+    /// By its own default: each request has a connection of its own, and is there already as the service
+    /// accepts that and reads, so that nobody ever waits for it.
     Anew,
 }
 
@@ -88,10 +89,7 @@ pub(crate) fn check_nginx(upstream: Upstream) {
             (own.blocked_ns + own.on_cpu_ns + own.queued_ns).saturating_sub(late_ns(wait));
         let at_nginx = least_ns..=served_ns + NGINX_CLOCK_NS;
         problems.extend(check_link(&chain[0], worker, &["net.peer"], at_nginx));
-        // Who serves a connection that nobody has waited on yet is not known, and nobody else is named.
-        if upstream == Upstream::Kept || !chain[1].is_null() {
-            problems.extend(service.check_link(&chain[1], &own, wait));
-        }
+        problems.extend(service.check_link(&chain[1], &own, wait));
         problems
     });
 }

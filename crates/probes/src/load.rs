@@ -36,7 +36,12 @@ const SWITCH: &str = "sched_switch";
 const SWITCH_STATELESS: &str = "sched_switch_stateless";
 /// Programs of the group `net`; what else belongs to it is in programs that are always there, and is
 /// left out of them by the verifier.
-const NET: [&str; 3] = ["tcp_probe", "tcp_retransmit_skb", DROPS];
+const NET: [&str; 4] = [
+    "tcp_probe",
+    "tcp_rcv_space_adjust",
+    "tcp_retransmit_skb",
+    DROPS,
+];
 const DROPS: &str = "kfree_skb";
 
 /// The loaded object and its attachments; the order of the fields is the order of dropping.

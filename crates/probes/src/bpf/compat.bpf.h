@@ -55,6 +55,11 @@ static __always_inline u32 current_tid(struct task_struct *current)
 	return has_task_storage() ? (u32)current->pid : (u32)bpf_get_current_pid_tgid();
 }
 
+static __always_inline u32 current_flags(struct task_struct *current)
+{
+	return has_task_storage() ? current->flags : BPF_CORE_READ(current, flags);
+}
+
 /*
  * 6.18 (e1fad12dcb66 "sched/fair: Switch to task based throttle model") marks the task itself; before, all
  * of a throttled queue waits, also who is woken. Without: all of tests/throttle.rs, and before 6.18

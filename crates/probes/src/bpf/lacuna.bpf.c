@@ -23,6 +23,7 @@
 #include "segment.bpf.h"
 #include "drops.bpf.h"
 #include "netwait.bpf.h"
+#include "reads.bpf.h"
 #include "occupancy.bpf.h"
 #include "throttle.bpf.h"
 #include "stack.bpf.h"
@@ -218,6 +219,14 @@ SEC("tp_btf/tcp_probe")
 int BPF_PROG(tcp_probe, struct sock *sk, struct sk_buff *skb)
 {
 	arriving(sk, skb);
+	return 0;
+}
+
+/* Each segment that was copied to a reader, under the socket's lock: in the reader's context, or a softirq. */
+SEC("tp_btf/tcp_rcv_space_adjust")
+int BPF_PROG(tcp_rcv_space_adjust, struct sock *sk)
+{
+	reading(sk);
 	return 0;
 }
 

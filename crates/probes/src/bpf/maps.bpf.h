@@ -174,12 +174,14 @@ struct trouble {
  * What we keep of one end of a TCP connection. Who may write what: `own` and what has no other remark,
  * programs that run under this socket's lock; what is marked (mirror), programs under the lock of the
  * other end; (drop), kfree_skb, wherever that runs; (wait), switches of threads that wait on it. So each
- * ring has one writer; counts of drops may miss one where two CPUs drop at once.
+ * ring has one writer; counts of drops may miss one where two CPUs drop at once, and of threads that take
+ * turns at the very same instant either may be the last.
  */
 struct connection {
 	u64 sock; /* whose it is: another sock at this key is another connection */
 	u64 other; /* the sock at the other end, once it was shown to be that */
-	u64 reader; /* (wait) */
+	u64 reader; /* (wait) the thread whose wait it ended last */
+	u64 taker;  /* the thread that read from it last */
 	u64 resent_at;
 	u64 oldest_sent; /* when the segment at `oldest` was first sent, as last seen */
 	u64 gap_since;
@@ -192,6 +194,9 @@ struct connection {
 	u32 heard;     /* bytes have arrived */
 	u32 heard_at;  /* write_seq as bytes last arrived */
 	u32 turn_unknown; /* who spoke last up to there */
+	u32 asked_from;   /* write_seq as what was answered last began to be written */
+	u32 taken;        /* copied_seq as bytes were read last */
+	u32 passed_on;    /* more than one thread has read from it, or waited for it (wait too) */
 	u32 idle_una;  /* snd_una as nothing was in flight */
 	u32 oldest;
 	u32 arrived;   /* (mirror) up to where the other end has everything, if `arrived_set` */

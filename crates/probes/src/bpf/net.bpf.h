@@ -280,6 +280,15 @@ static __always_inline void add_mirror(struct connection *connection, u64 at, u6
 	connection->mirror_count = count + 1;
 }
 
+/* Bytes arrive. What was written since that happened last is what they answer. */
+static __always_inline void hear(struct connection *connection, u32 written)
+{
+	if (connection->heard_at != written)
+		connection->asked_from = connection->heard_at;
+	connection->heard_at = written;
+	connection->heard = 1;
+}
+
 static const struct connection no_connection = {};
 
 /* A new entry, in place of any that is there; NULL where there is no room. */
@@ -369,6 +378,8 @@ static __always_inline void begin_at(struct connection *connection, const struct
 	connection->heard_at = view->write;
 	if (spoke && (!heard || later > 0))
 		connection->heard_at--; /* so that it counts as written to since */
+	connection->asked_from = connection->heard_at;
+	connection->taken = read_word((u64)&tp->copied_seq);
 	if (view->una == view->nxt)
 		connection->idle_una = view->una;
 	else

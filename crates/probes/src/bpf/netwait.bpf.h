@@ -154,11 +154,37 @@ static __always_inline void fill_measures(struct net_record *record, struct sock
 	record->accepted = read_word((u64)&sk->sk_max_ack_backlog) > 0;
 }
 
-static __always_inline u64 reader_of(u64 key, u64 sock)
+/* Where what has not been answered yet begins, or what was answered last. */
+static __always_inline u32 question_of(const struct connection *connection, u32 written)
 {
-	struct connection *connection = bpf_map_lookup_elem(&connections, &key);
+	return connection->heard_at == written ? connection->asked_from : connection->heard_at;
+}
 
-	return sock && connection && connection->sock == sock ? connection->reader : 0;
+/*
+ * The thread at the other end that has to do with what was written here last: who read some of that. While
+ * nobody has, it is whoever was the only one so far; of several, nobody knows which it will be.
+ */
+static __always_inline u64 peer_of(const struct connection *connection, u64 key)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)connection->sock;
+	struct connection *other = bpf_map_lookup_elem(&connections, &key);
+	u32 question = question_of(connection, read_word((u64)&tp->write_seq));
+
+	if (!connection->other || !other || other->sock != connection->other)
+		return 0;
+	if (other->taker && after(other->taken, question))
+		return other->taker;
+	if (other->passed_on)
+		return 0;
+	return other->taker ? other->taker : other->reader;
+}
+
+static __always_inline void note_reader(struct connection *connection, u64 thread)
+{
+	u64 before = connection->taker ? connection->taker : connection->reader;
+
+	if (before && before != thread)
+		connection->passed_on = 1;
 }
 
 static __always_inline void copy_phases(struct net_record *record, struct connection *connection)
@@ -202,13 +228,14 @@ __noinline int emit_connection(u64 thread, u64 seq, u64 object, u64 out)
 	record->object = object;
 	record->out = out;
 	record->reader = connection->reader;
-	record->peer_reader = reader_of(awaited->other_key, connection->other);
+	record->peer_reader = peer_of(connection, awaited->other_key);
 	record->unused = 0;
 	fill_counts(record, connection);
 	fill_measures(record, (struct sock *)awaited->sock, connection);
 	record->sample = awaited->sample;
 	copy_phases(record, connection);
 	submit(cpu, record);
+	note_reader(connection, thread);
 	connection->reader = thread;
 	return 1;
 }

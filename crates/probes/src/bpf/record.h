@@ -340,7 +340,7 @@ struct net_record {
 	record_u64 object;
 	record_u64 out;
 	record_u64 reader;      /* thread whose wait it ended before, 0: none */
-	record_u64 peer_reader; /* the same of the other end */
+	record_u64 peer_reader; /* who reads at the other end (netwait.bpf.h), 0: nobody yet, or not known */
 	record_u64 resent_at;
 	record_u64 dropped_at;
 	record_u32 srtt_us;

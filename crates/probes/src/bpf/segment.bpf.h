@@ -111,8 +111,7 @@ static __always_inline u32 foresee(struct connection *connection, struct tcp_vie
 	} else {
 		view->received = segment->end;
 		view->holes = 0;
-		connection->heard_at = view->write;
-		connection->heard = 1;
+		hear(connection, view->write);
 	}
 	return state_of(connection, view);
 }
@@ -290,8 +289,7 @@ static __always_inline void arriving(struct sock *sk, const struct sk_buff *skb)
 	if (connection->watched) {
 		follow_segment(connection, other_key_of(&ends), &segment);
 	} else if (segment.end != segment.seq) {
-		connection->heard_at = write_seq_of(sk);
-		connection->heard = 1;
+		hear(connection, write_seq_of(sk));
 	}
 }
 

@@ -11,9 +11,11 @@
 #define ID_CPU_BITS 12
 #define ID_CPU_SNAPSHOT 0xfff
 
+#define PF_OF_THE_KERNEL (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER)
+
 static __always_inline bool is_kernel_thread(struct task_struct *task)
 {
-	return task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER);
+	return task->flags & PF_OF_THE_KERNEL;
 }
 
 static __always_inline u32 ns_number(struct task_struct *task)

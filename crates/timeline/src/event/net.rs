@@ -30,7 +30,8 @@ pub struct Net {
 pub struct Connection {
     /// It came in through a listening socket; otherwise this end called `connect`.
     pub accepted: bool,
-    /// The thread of the other end, on this host, whose wait this connection ended last.
+    /// The thread of the other end, on this host, that read what was written here last; while none has, the
+    /// only one that ever read from it or waited for it. `None` also where there were several.
     pub peer_thread: Option<ThreadId>,
     /// The thread whose wait this connection ended before this one; another than the waiter: several
     /// threads share the connection.
