@@ -34,13 +34,14 @@ use lacuna_timeline::event::StackInfo;
 use lacuna_timeline::event::ThreadId;
 use lacuna_timeline::event::ThreadInfo;
 use lacuna_timeline::event::Throttle;
+use lacuna_timeline::event::Took;
 use lacuna_timeline::event::Waker;
 use std::mem::size_of;
 
 /// Names of the kinds, by their number on the wire; number 0 is no record.
-pub(crate) const KIND_NAMES: [&str; 13] = [
+pub(crate) const KIND_NAMES: [&str; 14] = [
     "none", "queued", "wait", "long", "crowded", "merged", "detour", "exit", "thread", "object",
-    "stack", "snapshot", "net",
+    "stack", "snapshot", "net", "read",
 ];
 
 /// `since` of a thread whose switches are not recorded: it never comes.
@@ -77,6 +78,7 @@ wire! {
     stack_record: 144,
     snapshot_record: 120,
     net_record: 336,
+    read_record: 32,
 }
 
 // SAFETY: integers only; it is read, never written, so that its inner padding does not matter.
@@ -116,9 +118,19 @@ pub(crate) fn decode(
         record_kind::RECORD_STACK => Event::Stack(stack(&read(bytes)?, symbolize)),
         record_kind::RECORD_SNAPSHOT => snapshot(&read(bytes)?),
         record_kind::RECORD_NET => Event::Net(net::told(&read(bytes)?)),
+        record_kind::RECORD_READ => Event::Took(took(&read(bytes)?)?),
         _ => return None,
     };
     Some((usize::from(header.kind), event))
+}
+
+/// That a request was taken from a connection; `None` where the connection has no port.
+fn took(record: &types::read_record) -> Option<Took> {
+    Some(Took {
+        thread: ThreadId(record.header.id),
+        at: record.at,
+        peer_port: record.peer_port.try_into().ok()?,
+    })
 }
 
 /// How long a record of this kind is: the iterator writes them one after the other.

@@ -14,6 +14,7 @@ use common::exchange::until_it_reads;
 use common::now;
 use common::worker::Worker;
 use lacuna_timeline::event::Call;
+use lacuna_timeline::event::Event;
 use lacuna_timeline::event::ThreadId;
 use rustix::event::epoll;
 use rustix::net::RecvFlags;
@@ -24,6 +25,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::Sender;
 use std::sync::mpsc::channel;
@@ -152,6 +154,16 @@ impl Hand {
     }
 }
 
+/// Which threads took requests of a client without a wait of their own that told so.
+fn takers(session: &Session, server_end: &TcpStream) -> Vec<Option<ThreadId>> {
+    let port = server_end.peer_addr().unwrap().port();
+    let took = |event: &Event| match event {
+        Event::Took(took) if took.peer_port.get() == port => Some(Some(took.thread)),
+        _ => None,
+    };
+    session.events.iter().filter_map(took).collect()
+}
+
 /// The request is there before the connection is accepted, so nobody ever waits for it.
 #[test]
 fn root_a_server_that_accepts_and_reads_at_once_is_known() {
@@ -185,6 +197,7 @@ fn root_a_server_that_accepts_and_reads_at_once_is_known() {
     }
 }
 
+const SYS_SENDTO: u32 = 44;
 /// `recvfrom`, `epoll_wait`, `epoll_pwait`.
 const WAITS_FOR_AN_ANSWER: [u32; 3] = [45, 232, 281];
 
@@ -196,13 +209,7 @@ fn root_an_event_loop_that_polls_its_listener_is_known() {
     let client = Client::start(address);
     let client_tid = client.tid();
     let server = Worker::start("loops", None, move |_| {
-        let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        let data = epoll::EventData::new_u64(0);
-        epoll::add(&set, &listener, data, epoll::EventFlags::IN).unwrap();
-        let mut ready = Vec::with_capacity(4);
-        while ready.is_empty() {
-            epoll::wait(&set, rustix::buffer::spare_capacity(&mut ready), None).unwrap();
-        }
+        wait_until_ready(&listener);
         until_it_reads(client_tid);
         answer(&listener.accept().unwrap().0);
     });
@@ -241,7 +248,60 @@ fn root_who_reads_is_meant_and_not_who_accepted_or_read_before() {
     let peers = client.peers(&mut session);
     let [a, b] = [&first, &second].map(|hand| Some(session.id(hand.worker.tid)));
     assert_eq!(peers, [a, b, a, a, b]);
+    assert_eq!(takers(&session, &stream), [a, b, a, a, b]);
     [accept, first, second].into_iter().for_each(Hand::join);
+}
+
+/// A wait for the connection says as much by itself, and a poller that hands on says less.
+#[test]
+fn root_a_read_is_told_where_no_wait_tells_it() {
+    let mut session = Session::start();
+    let (listener, address) = listener();
+    let client = Client::start(address);
+    let (waits, polls, reads) = (
+        Hand::start("waits"),
+        Hand::start("polls"),
+        Hand::start("reads"),
+    );
+    client.ask();
+    let (stream, _) = listener.accept().unwrap();
+    reads.act(&stream, answer);
+    client.until_answered();
+    for (hand, act) in [(&waits, wait_and_answer as Act), (&polls, wait_until_ready)] {
+        stream.set_nonblocking(false).unwrap();
+        hand.tell.send((stream.try_clone().unwrap(), act)).unwrap();
+        common::until("a thread that waits for the question", || {
+            let waits = common::kernel::blocked_in(std::process::id(), hand.worker.tid);
+            waits.is_some_and(|number| WAITS_FOR_AN_ANSWER.contains(&number))
+        });
+        client.ask.send(Ask::Answered).unwrap();
+        hand.done.recv().unwrap();
+        if hand.worker.tid == polls.worker.tid {
+            reads.act(&stream, answer);
+        }
+        client.until_answered();
+    }
+    let peers = client.peers(&mut session);
+    let [a, b] = [&reads, &waits].map(|hand| Some(session.id(hand.worker.tid)));
+    assert_eq!(peers, [a, b, a]);
+    assert_eq!(takers(&session, &stream), [a, a]);
+    [waits, polls, reads].into_iter().for_each(Hand::join);
+}
+
+fn wait_and_answer(stream: &TcpStream) {
+    assert_eq!((&*stream).read(&mut [0]).unwrap(), 1);
+    std::thread::sleep(THINKS / 10);
+    (&*stream).write_all(b"a").unwrap();
+}
+
+fn wait_until_ready(socket: &impl AsFd) {
+    let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    let data = epoll::EventData::new_u64(0);
+    epoll::add(&set, socket, data, epoll::EventFlags::IN).unwrap();
+    let mut ready = Vec::with_capacity(4);
+    while ready.is_empty() {
+        epoll::wait(&set, rustix::buffer::spare_capacity(&mut ready), None).unwrap();
+    }
 }
 
 /// While nobody has read the question, it is the one that alone ever read from it; of two, neither.
@@ -305,6 +365,9 @@ fn root_the_reader_of_a_bulk_transfer_is_known() {
     let reader = Worker::start("takes", None, move |_| {
         let (stream, _) = listener.accept().unwrap();
         let mut chunk = vec![0; 128 << 10];
+        common::until("a writer that waits for room", || {
+            common::kernel::blocked_in(std::process::id(), writer_tid) == Some(SYS_SENDTO)
+        });
         loop {
             // Whenever it looks there is something: it waits with a clock, not for the connection.
             match rustix::net::recv(&stream, &mut *chunk, RecvFlags::DONTWAIT) {
@@ -320,12 +383,10 @@ fn root_the_reader_of_a_bulk_transfer_is_known() {
     session.drain_past(now());
     let told = session.told(writer_tid, Call::Send);
     assert!(!told.is_empty(), "it never waited for room");
-    // The first may end before anything was read.
-    let read: Vec<_> = told.iter().skip(1).collect();
     let reader = Some(session.id(reader_tid));
     assert!(
-        read.iter().all(|(_, net)| net.seen.peer_thread == reader),
-        "{read:#?}"
+        told.iter().all(|(_, net)| net.seen.peer_thread == reader),
+        "{told:#?}"
     );
     assert_eq!(session.probes.counters().unwrap().connections_lost, 0);
 }

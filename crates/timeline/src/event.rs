@@ -20,6 +20,7 @@ pub use net::NetState;
 pub use net::PHASES_MAX;
 pub use net::Phase;
 pub use net::Retransmits;
+pub use net::Took;
 pub use object::Endpoints;
 pub use object::ObjectInfo;
 pub use object::ObjectKind;
@@ -71,6 +72,8 @@ pub enum Event {
     Cycle(Cycle),
     /// What the connection was like that a thread waited for in one of its cycles.
     Net(Net),
+    /// A thread took a request from a connection for which it had not just waited.
+    Took(Took),
     /// Several cycles of one kind, summed by the kernel side under overload.
     Merged(Merged),
     /// A kernel detour of 10 microseconds or more has ended.

@@ -12,6 +12,7 @@ mod ids;
 mod lookup;
 mod members;
 mod nets;
+mod takes;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -44,6 +45,7 @@ pub(crate) use ids::IdMap;
 use lookup::Completing;
 use members::Members;
 use nets::Nets;
+use takes::Takes;
 
 /// The recorder's memory budget unless told otherwise.
 pub const BUDGET_BYTES: usize = 64 << 20;
@@ -53,6 +55,9 @@ const TABLE_SHARE: usize = 16;
 
 /// What waits for its cycle may take this part of the budget.
 const NETS_SHARE: usize = 64;
+
+/// Who took requests may take this part of the budget.
+const TAKES_SHARE: usize = 32;
 
 /// Threads without any record may take this part of the budget; beyond it the longest silent go.
 const THREADS_SHARE: usize = 2;
@@ -83,7 +88,7 @@ pub struct Stats {
     pub malformed: u64,
     /// Threads forgotten though they had not ended, because there were too many.
     pub threads_forgotten: u64,
-    /// Facts about objects, stacks and connections dropped to stay under the limits of their tables.
+    /// Facts about objects, stacks, connections and their requests dropped to stay under the limits of their tables.
     pub facts_dropped: u64,
 }
 
@@ -94,6 +99,7 @@ pub struct Recorder {
     index: Index,
     facts: Facts,
     nets: Nets,
+    takes: Takes,
     doubts: Doubts,
     /// One entry for each thread that holds chunks, by when its oldest one ended at the latest
     /// look; that only grows, so the first entry is brought up to date as it comes up.
@@ -197,6 +203,7 @@ impl Recorder {
                 stacks: Table::new(budget_bytes / TABLE_SHARE),
             },
             nets: Nets::new(budget_bytes / NETS_SHARE),
+            takes: Takes::new(budget_bytes / TAKES_SHARE),
             doubts: Doubts::default(),
             oldest: BinaryHeap::new(),
             thread_bytes: 0,
@@ -214,6 +221,7 @@ impl Recorder {
             Event::Thread(info) => self.push_thread(info),
             Event::Cycle(cycle) => self.push_cycle(&cycle),
             Event::Net(net) => self.push_net(net),
+            Event::Took(took) => self.takes.keep(took),
             Event::Merged(merged) => {
                 let record = Record::from_merged(&merged, &mut self.completing());
                 self.push_record(merged.thread, record);
@@ -354,6 +362,7 @@ impl Recorder {
             + self.facts.objects.bytes()
             + self.facts.stacks.bytes()
             + self.nets.heap_bytes()
+            + self.takes.heap_bytes()
             + self.doubts.heap_bytes()
     }
 
@@ -541,7 +550,8 @@ impl Recorder {
             malformed: self.stats.malformed + self.nets.refused(),
             facts_dropped: self.facts.objects.dropped()
                 + self.facts.stacks.dropped()
-                + self.nets.dropped(),
+                + self.nets.dropped()
+                + self.takes.dropped(),
             ..self.stats
         }
     }
@@ -549,6 +559,11 @@ impl Recorder {
     /// A thread's part.
     pub(crate) fn held(&self, thread: ThreadId) -> Option<&Thread> {
         self.index.threads.get(&thread).map(Box::as_ref)
+    }
+
+    /// Who took requests.
+    pub(crate) fn takes(&self) -> &Takes {
+        &self.takes
     }
 
     /// What is in doubt.

@@ -121,6 +121,16 @@ impl Presence for Whereabouts<'_> {
         self.walk(thread, from, to, &mut hearing);
         hearing.heard
     }
+
+    fn takers(
+        &self,
+        peer_port: u16,
+        from: Ns,
+        to: Ns,
+        visit: &mut dyn FnMut(ThreadId, Ns),
+    ) -> bool {
+        self.recorder.takes().visit(peer_port, from, to, visit)
+    }
 }
 
 impl Whereabouts<'_> {
@@ -174,6 +184,16 @@ impl Presence for Recorder {
 
     fn heard(&self, thread: ThreadId, peer_port: u16, from: Ns, to: Ns) -> Heard {
         self.whereabouts().heard(thread, peer_port, from, to)
+    }
+
+    fn takers(
+        &self,
+        peer_port: u16,
+        from: Ns,
+        to: Ns,
+        visit: &mut dyn FnMut(ThreadId, Ns),
+    ) -> bool {
+        self.takes().visit(peer_port, from, to, visit)
     }
 }
 

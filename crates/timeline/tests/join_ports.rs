@@ -59,9 +59,24 @@ fn port(i: u64) -> u16 {
 
 /// Who waited for the connection of span `i`: when the wait ended, before or after its start.
 type Hears = fn(i: u64, thread: u64) -> Option<(i64, bool)>;
+/// Who read its request without a wait: when, likewise.
+type Takes = fn(i: u64, thread: u64) -> Option<i64>;
 
 struct Pool {
     hears: Hears,
+    takes: Takes,
+    /// All that was read is known.
+    complete: bool,
+}
+
+impl Pool {
+    fn new(hears: Hears) -> Pool {
+        Pool {
+            hears,
+            takes: |_, _| None,
+            complete: true,
+        }
+    }
 }
 
 impl Pool {
@@ -126,6 +141,26 @@ impl Presence for Pool {
         }
         heard
     }
+
+    fn takers(
+        &self,
+        peer_port: u16,
+        from: Ns,
+        to: Ns,
+        visit: &mut dyn FnMut(ThreadId, Ns),
+    ) -> bool {
+        let mut spans: Vec<u64> = Pool::near(from).chain(Pool::near(to)).collect();
+        spans.dedup();
+        for i in spans.into_iter().filter(|&i| port(i) == peer_port) {
+            for thread in 1..=POLLER {
+                let at = (self.takes)(i, thread).map(|after| start(i).saturating_add_signed(after));
+                if let Some(at) = at.filter(|at| (from..=to).contains(at)) {
+                    visit(ThreadId(thread), at);
+                }
+            }
+        }
+        self.complete
+    }
 }
 
 fn span(i: u64, port: Option<u16>) -> SpanFacts<'static> {
@@ -146,26 +181,33 @@ fn span(i: u64, port: Option<u16>) -> SpanFacts<'static> {
 }
 
 /// After so many spans: what is said of the next one with two candidates, and whose it is.
-fn after(count: u64, hears: Hears) -> (Joined, ThreadId) {
-    let pool = Pool { hears };
+fn after(count: u64, pool: &Pool) -> (Joined, ThreadId) {
     let mut joiner = Joiner::default();
     for i in 0..count {
-        joiner.observe(&span(i, Some(port(i))), &pool);
+        joiner.observe(&span(i, Some(port(i))), pool);
     }
     let asked = count.next_multiple_of(3);
-    let joined = joiner.join(&span(asked, Some(port(asked))), &pool);
+    let joined = joiner.join(&span(asked, Some(port(asked))), pool);
     assert_eq!(joined.candidates, 2, "{joined:?}");
     (joined, ThreadId(server(asked)))
 }
 
 fn decides(hears: Hears) {
-    let (joined, truth) = after(MANY, hears);
+    decides_in(&Pool::new(hears));
+}
+
+fn decides_in(pool: &Pool) {
+    let (joined, truth) = after(MANY, pool);
     assert_eq!(joined.thread, Some(truth), "{joined:?}");
     assert!(joined.score >= 0.999_9 && joined.score < 1.0, "{joined:?}");
 }
 
 fn leaves_open(hears: Hears) {
-    let (joined, _) = after(MANY, hears);
+    leaves_open_in(&Pool::new(hears));
+}
+
+fn leaves_open_in(pool: &Pool) {
+    let (joined, _) = after(MANY, pool);
     assert_eq!((joined.thread, joined.why), (None, Why::Ambiguous));
 }
 
@@ -178,7 +220,7 @@ fn by_server(i: u64, thread: u64) -> Option<(i64, bool)> {
 
 #[test]
 fn who_waited_for_the_connection_is_named_once_that_was_borne_out() {
-    let (joined, _) = after(3_000, by_server);
+    let (joined, _) = after(3_000, &Pool::new(by_server));
     assert_eq!((joined.thread, joined.why), (None, Why::Ambiguous));
     decides(by_server);
 }
@@ -219,6 +261,53 @@ fn nobody_is_named_where_two_woke_or_may_have() {
     });
 }
 
+/// The thread that serves reads the request just before the span begins.
+fn taken_by_server(i: u64, thread: u64) -> Option<i64> {
+    (thread == server(i)).then_some(JUST_BEFORE)
+}
+
+/// A poller wakes for every request, microseconds before it is read.
+fn by_poller(_: u64, thread: u64) -> Option<(i64, bool)> {
+    (thread == POLLER).then_some((JUST_BEFORE - 5_000, true))
+}
+
+fn taking(hears: Hears, takes: Takes) -> Pool {
+    Pool {
+        takes,
+        ..Pool::new(hears)
+    }
+}
+
+#[test]
+fn who_read_the_request_is_named_whoever_waited_for_it() {
+    decides_in(&taking(|_, _| None, taken_by_server));
+    decides_in(&taking(by_poller, taken_by_server));
+    // Only within the span does it begin to read.
+    decides_in(&taking(
+        |_, _| None,
+        |i, thread| (thread == server(i)).then_some(2 * MS as i64),
+    ));
+}
+
+#[test]
+fn nobody_is_named_where_two_read_or_somebody_waited_later() {
+    leaves_open_in(&taking(
+        |_, _| None,
+        |i, thread| {
+            let too = (thread == POLLER).then_some(JUST_BEFORE - 5_000);
+            taken_by_server(i, thread).or(too)
+        },
+    ));
+    leaves_open_in(&taking(
+        |_, thread| (thread == POLLER).then_some((JUST_BEFORE + 5_000, true)),
+        taken_by_server,
+    ));
+    // What was read may have been forgotten.
+    let mut pool = taking(|_, _| None, taken_by_server);
+    pool.complete = false;
+    leaves_open_in(&pool);
+}
+
 #[test]
 fn one_contradiction_and_nobody_is_named() {
     leaves_open(|i, thread| match i {
@@ -229,7 +318,7 @@ fn one_contradiction_and_nobody_is_named() {
 
 #[test]
 fn a_span_without_a_port_or_with_that_of_another_connection_is_left_open() {
-    let pool = Pool { hears: by_server };
+    let pool = Pool::new(by_server);
     let mut joiner = Joiner::default();
     for i in 0..MANY {
         joiner.observe(&span(i, Some(port(i))), &pool);

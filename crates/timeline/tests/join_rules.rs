@@ -131,6 +131,10 @@ impl Presence for Beats {
     fn heard(&self, _: ThreadId, _: u16, _: Ns, _: Ns) -> Heard {
         Heard::No
     }
+
+    fn takers(&self, _: u16, _: Ns, _: Ns, _: &mut dyn FnMut(ThreadId, Ns)) -> bool {
+        true
+    }
 }
 
 fn span(i: u64, start: Ns, end: Ns) -> SpanFacts<'static> {

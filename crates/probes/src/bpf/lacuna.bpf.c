@@ -51,6 +51,7 @@ struct object_record *unused_object __attribute__((unused));
 struct stack_record *unused_stack __attribute__((unused));
 struct snapshot_record *unused_snapshot __attribute__((unused));
 struct net_record *unused_net __attribute__((unused));
+struct read_record *unused_read __attribute__((unused));
 enum record_kind *unused_kind __attribute__((unused));
 enum record_flags *unused_flags __attribute__((unused));
 enum wait_entry *unused_entry __attribute__((unused));

@@ -196,6 +196,8 @@ struct connection {
 	u32 turn_unknown; /* who spoke last up to there */
 	u32 asked_from;   /* write_seq as what was answered last began to be written */
 	u32 taken;        /* copied_seq as bytes were read last */
+	u32 spoken;       /* write_seq then */
+	u32 waited;       /* (wait) since then a wait for it ended, that of `reader` */
 	u32 passed_on;    /* more than one thread has read from it, or waited for it (wait too) */
 	u32 idle_una;  /* snd_una as nothing was in flight */
 	u32 oldest;

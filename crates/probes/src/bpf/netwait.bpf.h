@@ -237,6 +237,7 @@ __noinline int emit_connection(u64 thread, u64 seq, u64 object, u64 out)
 	submit(cpu, record);
 	note_reader(connection, thread);
 	connection->reader = thread;
+	connection->waited = 1;
 	return 1;
 }
 

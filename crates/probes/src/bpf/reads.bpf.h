@@ -10,16 +10,43 @@
 #ifndef LACUNA_READS_H
 #define LACUNA_READS_H
 
-static __always_inline void note_read(struct connection *connection, struct sock *sk, u64 thread)
+/* That a request was taken. Nobody misses it where there is no room: it only helps to join spans. */
+static __always_inline void emit_read(u64 thread, u16 peer_port)
+{
+	struct cpu_state *cpu = this_cpu();
+	struct read_record *record;
+
+	if (!cpu)
+		return;
+	record = reserve(cpu, sizeof(*record));
+	if (!record)
+		return;
+	fill_header(&record->header, RECORD_READ, thread);
+	record->at = bpf_ktime_get_ns();
+	record->peer_port = bpf_ntohs(peer_port);
+	__builtin_memset(record->unused, 0, sizeof(record->unused));
+	submit(cpu, record);
+}
+
+/*
+ * Whether it is news: the first bytes that are read since this end, which accepts, wrote any; unless they
+ * ended a wait of the same thread, which was recorded.
+ */
+static __always_inline bool note_read(struct connection *connection, struct sock *sk, u64 thread)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
-	u32 taken = read_word((u64)&tp->copied_seq);
+	u32 taken = read_word((u64)&tp->copied_seq), written = write_seq_of(sk);
+	bool waited = connection->waited && connection->reader == thread;
+	bool first = !connection->taker || connection->spoken != written;
 
 	if (taken == connection->taken) /* it only looked */
-		return;
+		return false;
 	note_reader(connection, thread);
 	connection->taken = taken;
 	connection->taker = thread;
+	connection->spoken = written;
+	connection->waited = 0;
+	return first && !waited && sk->sk_max_ack_backlog;
 }
 
 static __always_inline void reading(struct sock *sk)
@@ -36,8 +63,8 @@ static __always_inline void reading(struct sock *sk)
 		return;
 	ends_of(&ends, sk, true);
 	connection = connection_of(key_of(&ends), sk);
-	if (connection && connection->watched)
-		note_read(connection, sk, state->id);
+	if (connection && connection->watched && note_read(connection, sk, state->id))
+		emit_read(state->id, ends.remote.port);
 }
 
 #endif

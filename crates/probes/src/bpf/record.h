@@ -29,6 +29,7 @@ enum record_kind {
 	RECORD_STACK,
 	RECORD_SNAPSHOT, /* from the iterator, never in the ring */
 	RECORD_NET,      /* what a connection was like in the wait whose cycle comes next */
+	RECORD_READ,     /* a thread read a request from a connection that it had not just waited for */
 	RECORD_KINDS,
 };
 
@@ -362,6 +363,13 @@ struct net_record {
 	struct net_phase mirror[NET_MIRROR];
 };
 
+struct read_record {
+	struct record_header header; /* id: the thread */
+	record_u64 at;
+	record_u16 peer_port; /* host order */
+	record_u16 unused[3];
+};
+
 _Static_assert(sizeof(struct record_header) == 16, "header");
 _Static_assert(sizeof(struct record_wait) == 56, "wait");
 _Static_assert(sizeof(struct queued_record) == 80, "queued");
@@ -376,5 +384,6 @@ _Static_assert(sizeof(struct object_record) == 144, "object");
 _Static_assert(sizeof(struct stack_record) == 144, "stack");
 _Static_assert(sizeof(struct snapshot_record) == 120, "snapshot");
 _Static_assert(sizeof(struct net_record) == 336, "net");
+_Static_assert(sizeof(struct read_record) == 32, "read");
 
 #endif

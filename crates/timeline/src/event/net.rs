@@ -7,6 +7,7 @@
 use super::Ns;
 use super::ObjectId;
 use super::ThreadId;
+use std::num::NonZeroU16;
 
 /// How many phases a wait has at most; older ones are left out, and then it is `cut`.
 pub const PHASES_MAX: usize = 8;
@@ -23,6 +24,18 @@ pub struct Net {
     pub connection: ObjectId,
     /// What it was like.
     pub seen: Connection,
+}
+
+/// A thread read the first bytes of a request, and no wait of its own for that connection told so: it found
+/// them there as it accepted, or was handed the connection, or several had become ready at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Took {
+    /// Who read.
+    pub thread: ThreadId,
+    /// When.
+    pub at: Ns,
+    /// The port of the other end, which asked.
+    pub peer_port: NonZeroU16,
 }
 
 /// A connection in one wait.

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whose connection a request came by: the peer's port that its span names, and who waited for that.
+//! Whose connection a request came by: the peer's port that its span names, and who waited for that or read.
 //!
 //! A thread that reads a request from a connection has often waited for it, and its record says for
-//! which connection. That is no proof: a poller waits and hands on, several threads may read one
-//! connection, a port is used again, and behind a proxy it may be somebody else's. So it only counts
-//! as far as the spans of that kind with a sole candidate have borne it out; one contradiction, and
-//! it tells nothing. Nobody is named by it who is not a candidate.
+//! which connection; where it has not, a record says that it read. That is no proof: a poller waits and
+//! hands on, who reads may hand on as well, several threads may read one connection, a port is used
+//! again, and behind a proxy it may be somebody else's. So it only counts as far as the spans of that
+//! kind with a sole candidate have borne it out; one contradiction, and it tells nothing. Nobody is
+//! named by it who is not a candidate.
+
+use std::cmp::Reverse;
 
 use super::candidates::Found;
 use super::counts::Share;
@@ -20,9 +23,18 @@ use super::presence::Presence;
 use crate::event::Ns;
 use crate::event::ThreadId;
 
-/// The thread of the process whose wait for a connection with the span's peer port ended last before
-/// the span began; where none did, the only one whose wait ended just after that. `None`: the span
-/// names no port, none waited, two did at about the same time, or one may have.
+/// A thread heard of a connection, and when.
+#[derive(Clone, Copy, Debug)]
+struct Hearing {
+    at: Ns,
+    thread: ThreadId,
+    /// It took the request itself; otherwise it had waited, and may hand on what it was told of.
+    took: bool,
+}
+
+/// The thread of the process that heard of a connection with the span's peer port last before the span
+/// began; where none did, the only one that did so just after that. `None`: the span names no port, none
+/// heard, two did at about the same time, or one may have.
 pub(super) fn hearer(span: &SpanFacts<'_>, presence: &dyn Presence) -> Option<ThreadId> {
     let port = span.peer_port?;
     let before = (span.start.saturating_sub(HEARD_NS), span.start);
@@ -34,16 +46,26 @@ pub(super) fn hearer(span: &SpanFacts<'_>, presence: &dyn Presence) -> Option<Th
     let complete = presence.threads(span.process, before.0, after.1, &mut |facts| {
         threads.push(facts.thread);
     });
-    let mut hearers = heard_by(presence, &threads, port.get(), before)?;
-    if hearers.is_empty() {
-        hearers = heard_by(presence, &threads, port.get(), after)?;
+    if !complete {
+        return None;
     }
-    let apart = |hearers: &[(Ns, ThreadId)]| match hearers {
-        [last, second, ..] => last.0 <= before.1 && last.0 - second.0 > HEARD_APART_NS,
-        _ => true,
-    };
-    let last = hearers.first().filter(|_| complete && apart(&hearers));
-    last.map(|last| last.1)
+    let hearings = heard_by(presence, &threads, port.get(), before)?;
+    if let Some(last) = hearings.first() {
+        let apart = |other: &Hearing| last.at - other.at > HEARD_APART_NS;
+        return rivals(&hearings).all(apart).then_some(last.thread);
+    }
+    let hearings = heard_by(presence, &threads, port.get(), after)?;
+    let last = hearings.first()?;
+    rivals(&hearings).next().is_none().then_some(last.thread)
+}
+
+/// Who may have taken the request instead of the last one. Where that one did take it, nobody who had only
+/// waited before.
+fn rivals(hearings: &[Hearing]) -> impl Iterator<Item = &Hearing> {
+    let last = hearings.first().copied();
+    hearings.iter().filter(move |other| {
+        last.is_some_and(|last| other.thread != last.thread && (other.took || !last.took))
+    })
 }
 
 /// Which threads heard in a window, and when, the last first; `None` where one may have.
@@ -52,17 +74,29 @@ fn heard_by(
     threads: &[ThreadId],
     port: u16,
     (from, to): (Ns, Ns),
-) -> Option<Vec<(Ns, ThreadId)>> {
-    let mut hearers = Vec::new();
+) -> Option<Vec<Hearing>> {
+    let mut hearings = Vec::new();
+    let complete = presence.takers(port, from, to, &mut |thread, at| {
+        if threads.contains(&thread) {
+            let took = true;
+            hearings.push(Hearing { at, thread, took });
+        }
+    });
+    if !complete {
+        return None;
+    }
     for &thread in threads {
         match presence.heard(thread, port, from, to) {
-            Heard::Yes(at) => hearers.push((at, thread)),
+            Heard::Yes(at) => {
+                let took = false;
+                hearings.push(Hearing { at, thread, took });
+            }
             Heard::No => {}
             Heard::Maybe => return None,
         }
     }
-    hearers.sort_unstable_by(|a, b| b.cmp(a));
-    Some(hearers)
+    hearings.sort_by_key(|hearing| Reverse(hearing.at));
+    Some(hearings)
 }
 
 /// How far the hearers of a kind's spans were borne out, since one was contradicted.

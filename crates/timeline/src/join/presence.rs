@@ -95,4 +95,10 @@ pub trait Presence {
     /// Whether a wait of `thread` for a TCP connection whose other end has that port ended in the
     /// window: in a read or a write of it, or in a poll that it alone ended.
     fn heard(&self, thread: ThreadId, peer_port: u16, from: Ns, to: Ns) -> Heard;
+
+    /// Visits the threads, of whatever process, that took a request from a TCP connection whose other end
+    /// has that port, each with when it began to read; without those whose wait tells so. False where some
+    /// may not be known.
+    fn takers(&self, peer_port: u16, from: Ns, to: Ns, visit: &mut dyn FnMut(ThreadId, Ns))
+    -> bool;
 }

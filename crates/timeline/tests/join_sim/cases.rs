@@ -489,5 +489,6 @@ fn connected() -> Vec<Case> {
         case("tasks on 4 workers, ports", 4, &full())
             .with(|s| (s.shape, s.peers) = (tasks(4, 1), Peers::Runner))
             .refused(),
+        case("pool 64, a poller hands on, and they read", 64, &many).with(of(Peers::Handed)),
     ]
 }

@@ -57,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) rng: Rng,
     pub(crate) threads: Vec<Thread>,
     pub(crate) spans: Vec<Span>,
+    /// Who took a request without a wait, and the port at the other end.
+    pub(crate) took: Vec<(Ns, usize, u16)>,
     cpus: Vec<Option<usize>>,
     /// With a GIL, CPU 0 is the one that holders run on.
     gil: bool,
@@ -109,6 +111,7 @@ impl Core {
             rng: Rng(seed),
             threads: Vec::new(),
             spans: Vec::new(),
+            took: Vec::new(),
             cpus: vec![None; cpus],
             gil,
             slice: if gil { 5 * MS } else { 3 * MS },
@@ -252,6 +255,7 @@ impl Core {
                     self.threads[thread].heard.push((now, port));
                 }
                 Step::Heard(_) => {}
+                Step::Took(port) => self.took.push((self.now, thread, port)),
                 Step::Tell(what) => program.told(self, what),
                 Step::Exit => {
                     self.threads[thread].died = Some(self.now);

@@ -60,6 +60,8 @@ pub(crate) enum Step {
     /// The thread had nothing to do, and a connection with this port at its other end ended that.
     /// Nothing happens where it did not wait.
     Heard(u16),
+    /// The thread reads a request from such a connection, without having waited for it.
+    Took(u16),
     /// Tells the program.
     Tell(u64),
     /// The thread ends.

@@ -58,6 +58,8 @@ pub(crate) enum Peers {
     Runner,
     /// The main thread waits for all connections, and hands the requests on.
     Poller,
+    /// The same, and whoever runs a request reads it.
+    Handed,
     /// The runner waits, but one time in so many its bytes are there already, and another thread
     /// hears of a connection with the same port.
     Reused(u64),
@@ -295,7 +297,7 @@ impl Running {
         }
     }
 
-    /// What the thread that runs a client's request has heard of its connection; and what others have.
+    /// What the thread that runs a client's request has heard, or reads, of its connection; and what others have.
     fn heard(&mut self, host: &mut dyn Host, client: u64) -> Vec<Step> {
         let heard = Step::Heard(port(client));
         let (runner, other) = match self.service.peers {
@@ -305,6 +307,7 @@ impl Running {
                 let reused = host.rng().one_in(n);
                 (!reused, reused)
             }
+            Peers::Handed => return vec![Step::Took(port(client))],
             Peers::Unsaid | Peers::Poller => (false, false),
         };
         // The longest idle is the runner's to be; this is the one that comes after it.
@@ -439,7 +442,8 @@ impl Program for Running {
                     Step::Run(15 * US),
                     Step::Tell(ACCEPT | what >> 8 << 8),
                 ];
-                let skip = usize::from(self.service.peers != Peers::Poller);
+                let skip =
+                    usize::from(!matches!(self.service.peers, Peers::Poller | Peers::Handed));
                 host.give(self.main, &accept[skip..]);
             }
             ACCEPT => self.accept(host, what >> 8),

@@ -178,6 +178,22 @@ impl Presence for Record {
         }
         last.map_or(Heard::No, |&(at, _)| Heard::Yes(at))
     }
+
+    fn takers(
+        &self,
+        peer_port: u16,
+        from: Ns,
+        to: Ns,
+        visit: &mut dyn FnMut(ThreadId, Ns),
+    ) -> bool {
+        let took = &self.core.took;
+        let first = took.partition_point(|t| t.0 < from);
+        let inside = took[first..].iter().take_while(|t| t.0 <= to);
+        for &(at, thread, _) in inside.filter(|t| t.2 == peer_port) {
+            visit(ThreadId(thread as u64 + 1), at);
+        }
+        true
+    }
 }
 
 impl Feed for Record {

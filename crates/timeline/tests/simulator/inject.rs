@@ -176,6 +176,7 @@ fn thread_of(event: &Event) -> Option<ThreadId> {
         Event::Thread(info) => Some(info.thread),
         Event::Cycle(cycle) => Some(cycle.thread),
         Event::Net(net) => Some(net.thread),
+        Event::Took(took) => Some(took.thread),
         Event::Merged(merged) => Some(merged.thread),
         Event::Detour(detour) => Some(detour.thread),
         Event::Exit(exit) => Some(exit.thread),
@@ -374,7 +375,13 @@ fn lose(rng: &mut Rng, own: &mut [Sent], one_in: u64) {
         };
         sent.lost = counted && dropping;
     }
-    let counted = |sent: &&mut Sent| !matches!(sent.event, Event::Snapshot(_) | Event::Thread(_));
+    let counted = |sent: &&mut Sent| {
+        let event = &sent.event;
+        !matches!(
+            event,
+            Event::Snapshot(_) | Event::Thread(_) | Event::Took(_)
+        )
+    };
     if rng.one_in(one_in / 5)
         && let Some(last) = own.iter_mut().rev().find(counted)
     {

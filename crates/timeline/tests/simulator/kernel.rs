@@ -3,6 +3,7 @@
 //! one record at each switch-in, detours and last records, a snapshot at the end.
 
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 use std::ops::Range;
 
 use lacuna_timeline::Cause;
@@ -35,6 +36,7 @@ use lacuna_timeline::event::ShortDetours;
 use lacuna_timeline::event::Snapshot;
 use lacuna_timeline::event::ThreadInfo;
 use lacuna_timeline::event::Throttle;
+use lacuna_timeline::event::Took;
 use lacuna_timeline::event::Wait;
 use lacuna_timeline::event::Waker;
 
@@ -241,6 +243,22 @@ impl Kernel {
         }
         let kind = ObjectKind::Tcp(ends(port));
         self.send(now, Event::Object(fact(object, kind)));
+    }
+
+    /// A thread reads a request of such a connection that it had not waited for.
+    pub(crate) fn took(&mut self, id: ThreadId, now: Ns, port: u16) {
+        if let Some(peer_port) = NonZeroU16::new(port) {
+            let thread = id;
+            let at = now;
+            self.send(
+                now,
+                Event::Took(Took {
+                    thread,
+                    at,
+                    peer_port,
+                }),
+            );
+        }
     }
 
     pub(crate) fn waking(&mut self, id: ThreadId, now: Ns, waker: Waker) {

@@ -174,6 +174,10 @@ impl World {
                     let span = &mut self.served().spans[span];
                     (span.end, span.end_thread) = (now, at);
                 }
+                Do::Took(port) => {
+                    let id = self.threads[at].id;
+                    self.kernel.took(id, now, port);
+                }
                 // What ended the wait was noted with it.
                 Do::Heard(_) => {}
                 Do::Tell(what) => self.tell(what),
