@@ -115,7 +115,8 @@ fn in_words(aspect: Aspect) -> Option<&'static str> {
         Aspect::Pacing => "pacing or the send buffer",
         Aspect::PeerHere => return None,
         Aspect::PeerElsewhere => "the peer, or the way back",
-        Aspect::SpokenTo => "the peer spoke last, perhaps not all",
+        Aspect::SpokeHere => "the peer spoke last, perhaps not all",
+        Aspect::SpokeElsewhere => "the peer, which spoke last, or the way back",
         Aspect::NotKnown => "connection state not known",
     })
 }

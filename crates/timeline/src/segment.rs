@@ -78,7 +78,9 @@ impl BlockedPart<'_> {
     /// The thread at the other end that keeps it waiting: it is to answer, or to read.
     pub(crate) fn peer(&self) -> Option<ThreadId> {
         match (&self.off.net, self.aspect) {
-            (Told::Seen(seen), Some(Aspect::PeerHere | Aspect::Window)) => seen.peer_thread,
+            (Told::Seen(seen), Some(Aspect::PeerHere | Aspect::SpokeHere | Aspect::Window)) => {
+                seen.peer_thread
+            }
             _ => None,
         }
     }

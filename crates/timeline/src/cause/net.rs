@@ -49,9 +49,11 @@ pub enum Aspect {
     PeerHere,
     /// It is not, as far as this host can see: the peer, or the way back.
     PeerElsewhere,
-    /// The peer spoke last to the end that called `connect`: nothing more was asked, or its answer is not
-    /// complete; TCP does not say which.
-    SpokenTo,
+    /// It is, and spoke last, to the end that called `connect`: the rest of its answer, the answer to another
+    /// request on the same connection, or something that nobody asked for; TCP does not say which.
+    SpokeHere,
+    /// The same where it is not on this host, as far as this host can see.
+    SpokeElsewhere,
     /// What the connection was like then is not known.
     NotKnown,
 }
@@ -70,7 +72,8 @@ impl Aspect {
             Aspect::Pacing => "pacing-or-buffer",
             Aspect::PeerHere => "peer-on-this-host",
             Aspect::PeerElsewhere => "peer-or-way-back",
-            Aspect::SpokenTo => "peer-spoke-last",
+            Aspect::SpokeHere => "peer-spoke-last",
+            Aspect::SpokeElsewhere => "peer-spoke-last-or-way-back",
             Aspect::NotKnown => "connection-state-not-known",
         }
     }
@@ -317,12 +320,14 @@ impl<'c> View<'c> {
         }
         let turn = self.turn(place);
         if !self.peer_owes(turn) {
-            let may_go_on = !self.seen.accepted && turn.has(NetState::HEARD);
-            return (Cause::NetIdle, may_go_on.then_some(Aspect::SpokenTo));
+            return (Cause::NetIdle, None);
         }
-        let aspect = match state.has(NetState::HERE) {
-            true => Aspect::PeerHere,
-            false => Aspect::PeerElsewhere,
+        let spoke_last = turn.has(NetState::HEARD) && !self.seen.accepted;
+        let aspect = match (state.has(NetState::HERE), spoke_last) {
+            (true, false) => Aspect::PeerHere,
+            (false, false) => Aspect::PeerElsewhere,
+            (true, true) => Aspect::SpokeHere,
+            (false, true) => Aspect::SpokeElsewhere,
         };
         (Cause::NetPeer, Some(aspect))
     }
@@ -359,13 +364,11 @@ impl<'c> View<'c> {
         self.phases()[turn].state
     }
 
-    /// Whether it is the other end's turn: the end that called `connect` asks, the other one answers.
+    /// Whether it is the other end's turn. The end that called `connect` asks, the other one answers; where
+    /// an answer ends only the two know, so whoever connected and waits, waits for the other one.
     fn peer_owes(&self, turn: NetState) -> bool {
-        match self.seen.accepted {
-            // Whoever looks after several connections does not wait for what another thread works on.
-            true => turn.has(NetState::HEARD) && !(self.shared && self.awaited.polled),
-            false => turn.has(NetState::ASKED),
-        }
+        // Whoever looks after several connections does not wait for what another thread works on.
+        !self.seen.accepted || (turn.has(NetState::HEARD) && !(self.shared && self.awaited.polled))
     }
 }
 
