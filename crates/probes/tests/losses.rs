@@ -13,6 +13,7 @@ use common::exchange::asked_in_vain;
 use common::exchange::assert_at;
 use common::exchange::exchange;
 use common::exchange::exchange_polled;
+use common::exchange::exchange_polled_shortly;
 use common::exchange::first;
 use common::exchange::slack_ns;
 use common::exchange::time_in;
@@ -165,6 +166,26 @@ fn root_a_lost_answer_is_the_other_ends_loss() {
     assert_close("lost", lost_ns, noted[2].at - noted[1].at, slack_ns());
     assert_eq!(first(seen, NetState::LOST), None, "{seen:#?}");
     assert!(pair.right.counter("RetransSegs") >= 2);
+}
+
+/// In epoll nothing is seen of the request before the answer is dropped; it was on its way all the same.
+#[test]
+fn root_an_answer_lost_while_its_thread_polls_was_asked_for_before() {
+    let mut session = Session::start();
+    let pair = Pair::new();
+    let dropper = Dropper::on_the_way_in(&pair.left);
+    let (_pair, exchange, noted) = asked_in_vain(pair, exchange_polled_shortly, dropper);
+    session.drain_past(now());
+    let (cycle, seen) = session.longest(exchange.tid, Call::EpollWait);
+    let sent = &seen.phases[0];
+    assert!(
+        sent.state.has(NetState::UNACKED) && sent.state.has(NetState::ASKED),
+        "{seen:#?}"
+    );
+    assert_at("sent", sent.at, exchange.asked);
+    let lost = NetState::PEER_DROPPED.with(NetState::PEER_LOST);
+    let lost_ns = time_in(cycle, seen, |state| state.has(lost));
+    assert!(lost_ns >= noted[2].at - noted[1].at, "{lost_ns} {seen:#?}");
 }
 
 /// As where the kernel does not trace what runs on top of some threads: no hook tells of it.

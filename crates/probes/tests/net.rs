@@ -34,6 +34,9 @@ use lacuna_timeline::event::Event;
 use lacuna_timeline::event::NetState;
 use lacuna_timeline::event::Ns;
 use lacuna_timeline::event::Retransmits;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::epoll;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -129,6 +132,54 @@ fn root_a_small_segment_that_nagle_holds_back_is_told() {
     let come_by = noted.iter().map(|noted| noted.at);
     let let_go = come_by.filter(|&at| at < cycle.end).max().unwrap();
     assert_close("held back", held_ns, let_go - cycle.off.at, slack_ns());
+}
+
+/// In epoll nothing is seen of what was written; what is held back was written after what had arrived.
+#[test]
+fn root_a_small_segment_that_is_held_back_after_the_first_arrived_is_told() {
+    let mut session = Session::start();
+    let pair = Pair::new();
+    let listener = pair.right.within(|| TcpListener::bind((RIGHT, 0)).unwrap());
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = Worker::start("serves", None, move |_| {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut both = [0; 2];
+        loop {
+            let mut first = [PollFd::new(&stream, PollFlags::IN)];
+            rustix::event::poll(&mut first, None).unwrap();
+            // Nobody waits for the last one.
+            let _gone = tell.send(());
+            if stream.read_exact(&mut both).is_err() {
+                return;
+            }
+            stream.write_all(&both).unwrap();
+        }
+    });
+    let client = Worker::start("asks", None, move |_| {
+        pair.left.enter();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let data = epoll::EventData::new_u64(0);
+        epoll::add(&set, &stream, data, epoll::EventFlags::IN).unwrap();
+        for _ in 0..16 {
+            stream.write_all(b"a").unwrap();
+            told.recv().unwrap();
+            stream.write_all(b"b").unwrap();
+            let mut ready = Vec::with_capacity(1);
+            epoll::wait(&set, rustix::buffer::spare_capacity(&mut ready), None).unwrap();
+            stream.read_exact(&mut [0; 2]).unwrap();
+        }
+        pair
+    });
+    let tid = client.tid;
+    let pair = client.join();
+    server.join();
+    session.drain_past(now());
+    assert!(pair.right.counter("DelayedACKs") > 0, "none was delayed");
+    let (cycle, seen) = session.longest(tid, Call::EpollWait);
+    let held_ns = time_in(cycle, seen, |state| state.has(NetState::NAGLE));
+    assert!(held_ns >= 20 * MS, "{held_ns} {seen:#?}");
 }
 
 #[test]

@@ -13,6 +13,8 @@
 #define IPV4_LOOPBACK 127
 /* Changes of these alone begin no phase: in a bulk transfer they flap with each segment. */
 #define NET_FLAPPING (NET_UNSENT | NET_WINDOW | NET_CWND | NET_LATE)
+/* They speak of bytes that were not sent yet. */
+#define NET_HELD (NET_UNSENT | NET_NAGLE | NET_CORKED | NET_WINDOW | NET_CWND)
 /* Told by the mirror ring at their own instants. */
 #define NET_MIRRORED (NET_ARRIVED | NET_PEER_LOST | NET_HERE)
 

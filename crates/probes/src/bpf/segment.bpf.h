@@ -49,14 +49,47 @@ static __always_inline u64 acknowledged_unseen(struct connection *connection,
 }
 
 /*
+ * Bytes were written since the last hook and were on their way before what came next, at `until`: that is put
+ * where their flight began. The instant of the latest phase then.
+ */
+static __always_inline u64 written_unseen(struct connection *connection,
+					  const struct tcp_view *view, u32 state, u64 last,
+					  u64 until)
+{
+	u64 flight = flight_since(connection, view);
+
+	if (flight <= last || flight >= until)
+		return last;
+	add_own(connection, flight, flight,
+		state & ~(NET_DROPPED | NET_PEER_DROPPED | NET_PEER_LOST | NET_GAP | NET_LOST |
+			  NET_ARRIVED));
+	return flight;
+}
+
+/*
+ * When all that was written by then had arrived at the other end, the latest time; 0: not known. Whatever
+ * is unsent now was written after that.
+ */
+static __always_inline u64 arrived_all(const struct connection *connection)
+{
+	const struct net_phase *latest;
+
+	if (!connection->mirror_count)
+		return 0;
+	latest = &connection->mirror[(connection->mirror_count - 1) % NET_MIRROR];
+	return latest->state & NET_ARRIVED ? latest->at : 0;
+}
+
+/*
  * What held before this hook and was not seen to begin. Bytes are written without a hook: then it began
- * with their flight. A drop began when it was noted. The hook of an arrival may be missed: the kernel's own
- * clock has when all was acknowledged. Anything else is LATE.
+ * with their flight, or, of those that are held back, when all before them had arrived. A drop began when it
+ * was noted, after the flight of what was dropped, or asked for it. The hook of an arrival may be missed: the
+ * kernel's own clock has when all was acknowledged. Anything else is LATE.
  */
 static __noinline int catch_up(struct connection *connection, const struct tcp_view *view, u64 now)
 {
 	u32 state = state_of(connection, view), was = 0, came, changed;
-	u64 last = 0, began = 0, since = since_of(connection, view, state);
+	u64 last = 0, began = 0, since = since_of(connection, view, state), arrived;
 	struct net_phase *phase;
 
 	if (connection->own_count) {
@@ -68,11 +101,18 @@ static __noinline int catch_up(struct connection *connection, const struct tcp_v
 	if (last && !changed)
 		return 0;
 	came = state & ~was;
-	if (came & (NET_DROPPED | NET_PEER_DROPPED))
+	if (came & (NET_DROPPED | NET_PEER_DROPPED)) {
 		began = since;
-	else if (came & NET_UNACKED)
+		if (came & NET_UNACKED && last)
+			last = written_unseen(connection, view, state, last, began);
+	} else if (came & NET_UNACKED) {
 		began = flight_since(connection, view);
-	else if (!(state & NET_UNACKED) && !(changed & came & ~NET_ASKED))
+		arrived = state & NET_UNSENT ? arrived_all(connection) : 0;
+		if (began > last && arrived > began && arrived < now) {
+			last = written_unseen(connection, view, state & ~NET_HELD, last, arrived);
+			began = arrived + 1;
+		}
+	} else if (!(state & NET_UNACKED) && !(changed & came & ~NET_ASKED))
 		began = acknowledged_unseen(connection, view, state, last);
 	if (!began || began > now) {
 		state |= NET_LATE;

@@ -64,7 +64,7 @@ pub(super) fn told(record: &net_record) -> Net {
             rtt_min_ns: microseconds(record.rtt_min_us),
             rto_ns: microseconds(record.rto_us),
             retransmits: retransmits(record),
-            dropped: dropped(record),
+            dropped: dropped(record, &phases),
             cut,
             phases,
         },
@@ -97,8 +97,15 @@ fn retransmits(record: &net_record) -> Retransmits {
     }
 }
 
-fn dropped(record: &net_record) -> Option<Dropped> {
-    (record.dropped_at >= record.out && record.drops > 0).then(|| Dropped {
+/// They also belong to it if the latest was before it, as the program wrote, and nothing was done about it
+/// until the wait began.
+fn dropped(record: &net_record, phases: &[Phase]) -> Option<Dropped> {
+    // Instants of drops are told in microseconds.
+    let is_latest = |since: Ns| since <= record.dropped_at.saturating_add(999);
+    let mut of_drops = phases.iter().filter(|one| one.state.has(NetState::DROPPED));
+    let in_force = of_drops.any(|phase| phase.since.is_some_and(is_latest));
+    let is_of_wait = record.dropped_at >= record.out || in_force;
+    (is_of_wait && record.drops > 0).then(|| Dropped {
         count: counted(record.drops),
         reason: DropReason::of(record.drop_kind),
         ifindex: record.drop_ifindex,

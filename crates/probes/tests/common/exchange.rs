@@ -109,14 +109,19 @@ pub fn first(seen: &Connection, bits: NetState) -> Option<&Phase> {
     seen.phases.iter().find(|phase| phase.state.has(bits))
 }
 
+/// Sooner than an acknowledgement is delayed (`TCP_DELACK_MIN`, 40 ms), so that the answer brings it.
+const THINKS_SHORTLY: Duration = Duration::from_millis(15);
+
 /// Accepts one connection and answers each byte with one, after thinking where the byte says so.
 pub fn serve(listener: TcpListener) {
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_nodelay(true).unwrap();
     let mut byte = [0];
     while stream.read(&mut byte).unwrap() == 1 {
-        if byte[0] == b't' {
-            std::thread::sleep(THINKS);
+        match byte[0] {
+            b't' => std::thread::sleep(THINKS),
+            b's' => std::thread::sleep(THINKS_SHORTLY),
+            _ => {}
         }
         stream.write_all(&byte).unwrap();
     }
@@ -150,6 +155,11 @@ pub fn until_it_reads(tid: u32) {
     until("a thread that waits for input", || {
         kernel::blocked_in(std::process::id(), tid) == Some(SYS_RECVFROM)
     });
+}
+
+/// The same, waiting in epoll for an answer that comes before the question is acknowledged.
+pub fn exchange_polled_shortly(stream: &mut TcpStream, byte: u8) -> Exchange {
+    exchange_polled(stream, if byte == b't' { b's' } else { byte })
 }
 
 /// The same, waiting in epoll for the answer.

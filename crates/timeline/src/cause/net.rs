@@ -333,11 +333,11 @@ impl<'c> View<'c> {
     }
 
     /// What is under way is acknowledged by the answer itself and nothing of it was lost, so how long it
-    /// was under way is not known, only how long at least.
+    /// was under way is not known, only how long at least. (An end on this host says when it arrived.)
     fn is_answered(&self, place: usize) -> bool {
         let mut before = self.phases()[place].state;
         for phase in &self.phases()[place + 1..] {
-            if before.has(LOST_OUT) {
+            if before.has(LOST_OUT) || has_arrived(phase.state, NetState::UNACKED) {
                 return false;
             }
             if !phase.state.has(NetState::UNACKED) {

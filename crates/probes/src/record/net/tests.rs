@@ -161,6 +161,22 @@ fn counts_from_before_the_wait_are_not_of_it() {
 }
 
 #[test]
+fn a_drop_that_holds_as_the_wait_begins_is_of_it() {
+    let dropped = |since_us| net_phase {
+        since_us,
+        ..phase(1_000_000, NetState::DROPPED.0)
+    };
+    let drops = |since_us| {
+        let mut record = record(&[dropped(since_us)], &[]);
+        (record.drops, record.dropped_at) = (1, 990_500);
+        seen(&record).dropped.map(|dropped| dropped.count)
+    };
+    // Microseconds are rounded down: it may have begun up to one earlier than it says.
+    assert_eq!((drops(9), drops(10)), (Some(1), Some(1)));
+    assert_eq!((drops(8), drops(UNKNOWN)), (None, None));
+}
+
+#[test]
 fn noise_tells_nothing_impossible() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     let mut noise = || {
