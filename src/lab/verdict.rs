@@ -104,6 +104,9 @@ fn judge_row(row: &Row, answer: &SpanAnswer, slack_ns: u64) -> (LabRow, Vec<Stri
     }
     for must in &row.musts {
         let problem = match must {
+            Must::Nothing => {
+                (seen.ns > 0).then(|| format!("{} of it, and there was none", ms(seen.ns)))
+            }
             Must::Blame { name, truth_ns } => seen.blame(name, truth_ns.as_ref(), slack_ns),
             Must::Within { span, truth_ns } => seen.within(span, *truth_ns, slack_ns),
             Must::Evidence { key, text } => seen.evidence(key, text),

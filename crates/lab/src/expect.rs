@@ -53,6 +53,8 @@ pub enum Place {
 /// Something that must be said beside an amount.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Must {
+    /// Not a nanosecond of it may be said.
+    Nothing,
     /// Those with this in their names are blamed.
     Blame {
         /// A part of the culprit's name.

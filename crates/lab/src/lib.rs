@@ -72,6 +72,8 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario::peer_slow::SCENARIO,
     scenario::nagle::SCENARIO,
     scenario::syn_drop::SCENARIO,
+    scenario::netem_loss::SCENARIO,
+    scenario::netem_delay::SCENARIO,
 ];
 
 /// The scenario of that name.

@@ -119,6 +119,11 @@ pub(crate) fn work(on_cpu_ns: u64) {
     }
 }
 
+/// `CLOCK_THREAD_CPUTIME_ID`: how long the calling thread has been on CPUs.
+pub(crate) fn own_cpu_ns() -> u64 {
+    ns(ClockId::ThreadCPUTime)
+}
+
 /// `CLOCK_MONOTONIC`: the same in every process of this host.
 pub(crate) fn monotonic_ns() -> u64 {
     ns(ClockId::Monotonic)

@@ -20,9 +20,15 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::anyhow;
 use anyhow::bail;
+use lacuna_host::Root;
+use lacuna_host::sys::enter_new_network;
+use lacuna_host::tcp::TcpInfo;
+use lacuna_host::tcp::TcpSockets;
 use rustix::thread::LinkNameSpaceType;
 use rustix::thread::move_into_link_name_space;
+use serde_json::Value;
 
+use crate::part::Part;
 use crate::stage::Stop;
 
 /// The device of each end.
@@ -83,6 +89,74 @@ pub(crate) fn lay_cable(asker: u32, answerer: u32) -> Result<(), Stop> {
     lay().map_err(|why| Stop::NotHere(format!("no veth pair can be made: {why:#}")))
 }
 
+/// The port of a switch that leads to the end that asks, and the one that leads to the end that answers.
+pub(crate) const PORTS: [&str; 2] = ["asker", "answerer"];
+/// Packets that a way may have under way: never the reason of a loss here.
+const UNDER_WAY_MAX: u32 = 10_000;
+
+/// How often something is asked before that is an error: a machine that stands still meanwhile makes ways
+/// longer than they are, and timers run out.
+pub(crate) const ATTEMPTS: u32 = 5;
+/// What ways took too long together is at most one of so many parts of what the scenario is about. Part of it
+/// is how long whoever was woken had no CPU that ran, of which no clock of theirs knows.
+pub(crate) const LATE_PARTS: u64 = 4;
+/// What is said after so many attempts.
+pub(crate) const STANDS_STILL: &str = "this machine stands still too often";
+
+/// Two cables and a switch between them, in the namespace of a third process: what is lost or late at one of
+/// its [`PORTS`] is so on the way, where neither end has a queue of its own. Nothing is at first.
+///
+/// # Errors
+/// This host cannot make one, or its kernel has no `netem`.
+pub(crate) fn lay_switched(asker: u32, answerer: u32, switch: u32) -> Result<(), Stop> {
+    let lay = || -> Result<()> {
+        command("ip link add switch type bridge")?;
+        command("ip link set switch addrgenmode none up")?;
+        for (port, end) in PORTS.into_iter().zip([asker, answerer]) {
+            command(&format!(
+                "ip link add {port} type veth peer name {DEVICE} netns {end}"
+            ))?;
+            command(&format!("ip link set {port} addrgenmode none"))?;
+            command(&format!("ip link set {port} master switch up"))?;
+        }
+        Ok(())
+    };
+    within(switch, || {
+        // First, as it is what a kernel lacks most likely.
+        command("tc qdisc add dev lo root netem")?;
+        command("tc qdisc del dev lo root")
+    })
+    .map_err(|why| Stop::NotHere(format!("this kernel has no netem: {why:#}")))?;
+    within(switch, lay)
+        .and_then(|()| within(asker, || plug_in(&format!("{ASKER}/24"))))
+        .and_then(|()| within(answerer, || plug_in(&format!("{ANSWERER}/24"))))
+        .map_err(|why| Stop::NotHere(format!("no switch can be made: {why:#}")))
+}
+
+/// Has the queue of a device in the namespace of a process lose, delay, reorder or double packets: `how`, as
+/// `tc` takes it after `netem`.
+///
+/// # Errors
+/// The kernel takes no such queue.
+pub(crate) fn disturb(pid: u32, device: &str, how: &str) -> Result<()> {
+    let line = format!("tc qdisc replace dev {device} root netem limit {UNDER_WAY_MAX} {how}");
+    within(pid, || command(&line))?;
+    Ok(())
+}
+
+/// How many packets the queue of a device in the namespace of a process has dropped (`tc -s qdisc`).
+///
+/// # Errors
+/// There is no such device, or `tc` says something else.
+pub(crate) fn drops_of(pid: u32, device: &str) -> Result<u64> {
+    let text = within(pid, || {
+        command(&format!("tc -s -j qdisc show dev {device}"))
+    })?;
+    let queues: Value = serde_json::from_str(&text)?;
+    let drops = &queues[0]["drops"];
+    drops.as_u64().with_context(|| format!("tc says {text}"))
+}
+
 /// Gives the device of this thread's namespace an address, as `ip address add` takes it, and has it up.
 ///
 /// # Errors
@@ -93,6 +167,30 @@ pub(crate) fn plug_in(address: &str) -> Result<()> {
     command(&format!("ip address add {address} dev {DEVICE}"))?;
     command(&format!("ip link set {DEVICE} up"))?;
     Ok(())
+}
+
+/// `switch`: what is between two cables; a network of its own, for as long as it lives.
+///
+/// # Errors
+/// It gets none, or the lab has gone.
+pub(crate) fn stand_between(part: &mut Part) -> Result<()> {
+    enter_new_network()?;
+    part.say(&())?;
+    part.hear()
+}
+
+/// What TCP knows of the one connection in the network of a process.
+///
+/// # Errors
+/// The kernel does not tell, or there is none.
+pub(crate) fn tcp_info(pid: u32) -> Result<TcpInfo> {
+    let mut found = None;
+    TcpSockets::of(&Root::host(), pid)?.each(|socket| {
+        if !socket.listens() {
+            found = socket.info;
+        }
+    })?;
+    found.context("the kernel has no such connection")
 }
 
 /// A number that nobody knows beforehand: where it lies, no answer may depend on it.

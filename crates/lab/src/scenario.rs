@@ -6,6 +6,8 @@ pub(crate) mod cpu_throttle;
 pub(crate) mod event_loop;
 pub(crate) mod lock_owner_preempted;
 pub(crate) mod nagle;
+pub(crate) mod netem_delay;
+pub(crate) mod netem_loss;
 pub(crate) mod peer_slow;
 pub(crate) mod syn_drop;
 pub(crate) mod tcp_rto;

@@ -20,10 +20,8 @@ use std::time::Instant;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::anyhow;
-use lacuna_host::Root;
 use lacuna_host::sys::enter_new_network;
 use lacuna_host::tcp::TcpInfo;
-use lacuna_host::tcp::TcpSockets;
 use rustix::event::epoll;
 use serde::Deserialize;
 use serde::Serialize;
@@ -35,10 +33,14 @@ use crate::actor::Actor;
 use crate::meter::Amounts;
 use crate::meter::Reading;
 use crate::meter::monotonic_ns;
+use crate::meter::own_cpu_ns;
 use crate::meter::work;
+use crate::net;
 use crate::net::ANSWERER;
 use crate::net::any_of;
 use crate::net::lay_cable;
+use crate::net::lay_switched;
+use crate::net::tcp_info;
 use crate::otlp::Exporter;
 use crate::part::Part;
 use crate::service::Service;
@@ -51,8 +53,12 @@ use crate::wire::End;
 use crate::wire::Segment;
 
 /// The processes of a scenario in which two talk.
-pub(crate) const PARTS: &[(&str, PartBody)] =
-    &[("payments", ask), ("bank", answer), ("wire", wire::lie)];
+pub(crate) const PARTS: &[(&str, PartBody)] = &[
+    ("payments", ask),
+    ("bank", answer),
+    ("wire", wire::lie),
+    ("switch", net::stand_between),
+];
 
 /// A question and an answer, bytes: one segment each, whatever lies between.
 const MESSAGE_BYTES: usize = 1_000;
@@ -69,6 +75,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub(crate) enum Way {
     /// A `veth` pair.
     Cable,
+    /// Two cables and a switch, whose ports can be disturbed ([`crate::net::disturb`]).
+    Switched,
     /// A wire that can lose segments.
     Wire {
         /// How long a segment takes.
@@ -103,6 +111,8 @@ pub(crate) struct Question {
     pub(crate) times: u32,
     /// Each question is written in two parts.
     pub(crate) in_two: bool,
+    /// Both ends look up the smoothed round trip before they write.
+    pub(crate) looks: bool,
     /// How long `bank` sleeps over it.
     pub(crate) sleep_ns: u64,
     /// How much of a CPU the answer takes.
@@ -116,6 +126,7 @@ impl Question {
             waits,
             times: 1,
             in_two: false,
+            looks: false,
             sleep_ns: any_of(sleep_ms) * 1_000_000,
             work_ns: 0,
         }
@@ -141,6 +152,26 @@ pub(crate) struct Exchange {
     pub(crate) slept_ns: u64,
     /// Just before `bank` wrote the answer.
     pub(crate) answered_ns: u64,
+    /// The question was written: `payments` waits from then on.
+    pub(crate) wrote_ns: u64,
+    /// `payments` had all of the answer, less how long it was on a CPU for it.
+    pub(crate) got_ns: u64,
+    /// The smoothed round trip as the kernel had it just before the question was written, and just before the
+    /// answer was, each at its own end (`TCP_INFO`); 0 where nobody asked for it.
+    pub(crate) round_trips_ns: [u64; 2],
+}
+
+impl Exchange {
+    /// For how long `payments` waited for its question to arrive, for `bank`, and for the answer.
+    pub(crate) fn stretches_ns(&self) -> [u64; 3] {
+        let heard_ns = self.heard_ns.max(self.wrote_ns);
+        let answered_ns = self.answered_ns.max(heard_ns);
+        [
+            heard_ns - self.wrote_ns,
+            answered_ns - heard_ns,
+            self.got_ns.saturating_sub(answered_ns),
+        ]
+    }
 }
 
 /// The two, with what lies between them.
@@ -148,7 +179,8 @@ pub(crate) struct Exchange {
 pub(crate) struct Talk<'a> {
     pub(crate) payments: Actor<'a>,
     pub(crate) bank: Actor<'a>,
-    wire: Option<Actor<'a>>,
+    /// The wire or the switch between them.
+    between: Option<Actor<'a>>,
     /// Where `payments` finds `bank`.
     pub(crate) address: SocketAddrV4,
 }
@@ -163,7 +195,10 @@ impl<'a> Talk<'a> {
         payments.hear::<()>()?;
         let mut bank = stage.start("bank", &[stage.otlp_port().to_string()])?;
         bank.hear::<()>()?;
-        let wire = lay(stage, way, &payments, &bank)?;
+        let between = lay(stage, way, &payments, &bank)?;
+        for end in [&payments, &bank] {
+            end.run_first()?;
+        }
         bank.say(&())?;
         let address = SocketAddrV4::new(ANSWERER, bank.hear()?);
         for order in [Order::Connect(address), Order::WarmUp] {
@@ -173,7 +208,7 @@ impl<'a> Talk<'a> {
         Ok(Self {
             payments,
             bank,
-            wire,
+            between,
             address,
         })
     }
@@ -212,18 +247,7 @@ impl<'a> Talk<'a> {
             End::Asker => &self.payments,
             End::Answerer => &self.bank,
         };
-        let sockets = TcpSockets::of(&Root::host(), process.pid())?;
-        let mut found = None;
-        sockets.each(|socket| {
-            let port = match end {
-                End::Asker => socket.peer.port(),
-                End::Answerer => socket.local.port(),
-            };
-            if port == self.address.port() && !socket.listens() {
-                found = socket.info;
-            }
-        })?;
-        Ok(found.context("the kernel has no such connection")?)
+        Ok(tcp_info(process.pid())?)
     }
 
     /// The connection must be named.
@@ -242,12 +266,26 @@ impl<'a> Talk<'a> {
         }
     }
 
+    /// The process whose network the switch is in.
+    pub(crate) fn switch(&self) -> Result<u32, Stop> {
+        let between = self.between.as_ref();
+        Ok(between.context("there is no switch")?.pid())
+    }
+
     /// Gives the wire an order; what it tells.
     pub(crate) fn wire(&mut self, order: &wire::Order) -> Result<Vec<Segment>, Stop> {
-        let wire = self.wire.as_mut().context("there is no wire")?;
+        let wire = self.between.as_mut().context("there is no wire")?;
         wire.say(order)?;
         let told: Result<Vec<Segment>, String> = wire.hear()?;
         told.map_err(|why| Stop::Failed(anyhow!("the wire: {why}")))
+    }
+}
+
+/// The smoothed round trip of the connection in this process's network, if that is asked for.
+fn own_round_trip_ns(looks: bool) -> Result<u64> {
+    match looks {
+        true => Ok(u64::from(tcp_info(std::process::id())?.rtt_us) * 1_000),
+        false => Ok(0),
     }
 }
 
@@ -258,13 +296,21 @@ fn lay<'a>(
     payments: &Actor<'_>,
     bank: &Actor<'_>,
 ) -> Result<Option<Actor<'a>>, Stop> {
-    let Way::Wire {
-        delay_us,
-        is_hidden,
-    } = way
-    else {
-        lay_cable(payments.pid(), bank.pid())?;
-        return Ok(None);
+    let (delay_us, is_hidden) = match way {
+        Way::Cable => {
+            lay_cable(payments.pid(), bank.pid())?;
+            return Ok(None);
+        }
+        Way::Switched => {
+            let switch = stage.start("switch", &[])?;
+            switch.hear::<()>()?;
+            lay_switched(payments.pid(), bank.pid(), switch.pid())?;
+            return Ok(Some(switch));
+        }
+        Way::Wire {
+            delay_us,
+            is_hidden,
+        } => (delay_us, is_hidden),
     };
     let ends = [payments.pid(), bank.pid()].map(|pid| pid.to_string());
     let [near, far] = ends;
@@ -363,6 +409,8 @@ impl Connection {
         let mut message = [0; MESSAGE_BYTES];
         put(&mut message, 0, question.sleep_ns);
         put(&mut message, 1, question.work_ns);
+        put(&mut message, 2, question.looks.into());
+        let round_trip_ns = own_round_trip_ns(question.looks)?;
         let (first, second) = message.split_at(match question.in_two {
             true => HALF_BYTES,
             false => 0,
@@ -370,6 +418,7 @@ impl Connection {
         self.stream.write_all(first)?;
         let asked_ns = monotonic_ns();
         self.stream.write_all(second)?;
+        let (wrote_ns, on_cpu_ns) = (monotonic_ns(), own_cpu_ns());
         if question.waits == Waits::Epoll {
             let mut ready = Vec::with_capacity(1);
             epoll::wait(
@@ -384,6 +433,9 @@ impl Connection {
             heard_ns: get(&message, 0),
             slept_ns: get(&message, 1),
             answered_ns: get(&message, 2),
+            wrote_ns,
+            got_ns: monotonic_ns().saturating_sub(own_cpu_ns() - on_cpu_ns),
+            round_trips_ns: [round_trip_ns, get(&message, 3)],
         })
     }
 }
@@ -408,7 +460,7 @@ fn answer(part: &mut Part) -> Result<()> {
         let had_ns = monotonic_ns();
         let took = Reading::now()?;
         let heard_ns = had_ns - before.until(&took).queued_ns;
-        let (sleep_ns, work_ns) = (get(&message, 0), get(&message, 1));
+        let [sleep_ns, work_ns, looks] = [0, 1, 2].map(|place| get(&message, place));
         if sleep_ns > 0 {
             sleep(Duration::from_nanos(sleep_ns));
         }
@@ -416,7 +468,9 @@ fn answer(part: &mut Part) -> Result<()> {
         if work_ns > 0 {
             work(work_ns);
         }
-        for (place, ns) in [heard_ns, slept_ns, monotonic_ns()].into_iter().enumerate() {
+        let round_trip_ns = own_round_trip_ns(looks > 0)?;
+        let told = [heard_ns, slept_ns, monotonic_ns(), round_trip_ns];
+        for (place, ns) in told.into_iter().enumerate() {
             put(&mut message, place, ns);
         }
         stream.write_all(&message)?;

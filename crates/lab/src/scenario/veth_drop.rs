@@ -26,6 +26,7 @@ use crate::Stop;
 use crate::net::DEVICE;
 use crate::net::any_of;
 use crate::net::command;
+use crate::net::drops_of;
 use crate::net::within;
 use crate::talk::PARTS;
 use crate::talk::Question;
@@ -62,12 +63,12 @@ fn play(stage: &Stage<'_>) -> Result<(), Stop> {
         talk.ask(Question::slow(waits, 0..=60))?;
         await_drops(stage, service)?;
         sleep(Duration::from_millis(any_of(0..=50)));
-        let (drops, place) = within(service, || {
-            // It counts on until it drops no more.
-            command(&wide)?;
-            let drops = drops()?;
+        // It counts on until it drops no more.
+        within(service, || command(&wide))?;
+        let drops = drops_of(service, DEVICE)?;
+        let place = within(service, || {
             command(&format!("tc qdisc del dev {DEVICE} root"))?;
-            Ok((drops, place()?))
+            place()
         })?;
         let told = talk.told()?;
         let exchange = told.exchanges.first().context("nothing was asked")?;
@@ -98,7 +99,7 @@ fn play(stage: &Stage<'_>) -> Result<(), Stop> {
 /// Waits until the queue has dropped a question often enough.
 fn await_drops(stage: &Stage<'_>, service: u32) -> Result<(), Stop> {
     let deadline = Instant::now() + PATIENCE;
-    while within(service, drops)? < DROPS {
+    while drops_of(service, DEVICE)? < DROPS {
         stage.check()?;
         if Instant::now() > deadline {
             return Err(Stop::Failed(anyhow!("the queue drops nothing")));
@@ -106,14 +107,6 @@ fn await_drops(stage: &Stage<'_>, service: u32) -> Result<(), Stop> {
         sleep(LOOK_EVERY);
     }
     Ok(())
-}
-
-/// How many packets the queue of this thread's namespace has dropped.
-fn drops() -> Result<u64> {
-    let text = command(&format!("tc -s -j qdisc show dev {DEVICE}"))?;
-    let queues: Value = serde_json::from_str(&text)?;
-    let drops = &queues[0]["drops"];
-    drops.as_u64().with_context(|| format!("tc says {text}"))
 }
 
 /// Where it drops: the device's number in this thread's namespace, and that namespace's.
