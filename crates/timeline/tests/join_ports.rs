@@ -249,6 +249,37 @@ fn nobody_is_named_where_nobody_waited_or_somebody_else_did() {
     leaves_open(|i, thread| (second(i) == Some(thread)).then_some((JUST_BEFORE, true)));
 }
 
+/// Whoever heard last is sought near the span first; another one that heard up to 1 ms earlier counts all
+/// the same.
+#[test]
+fn how_long_ago_it_was_makes_no_difference() {
+    fn ago<const US: i64>(i: u64, thread: u64) -> Option<(i64, bool)> {
+        (thread == server(i)).then_some((-US * 1_000, true))
+    }
+    fn too<const US: i64>(i: u64, thread: u64) -> Option<(i64, bool)> {
+        let too = (thread == POLLER).then_some((-(US + 900) * 1_000, true));
+        ago::<US>(i, thread).or(too)
+    }
+    [
+        ago::<100>,
+        ago::<900>,
+        ago::<1_500>,
+        ago::<1_999>,
+        ago::<3_000>,
+    ]
+    .into_iter()
+    .for_each(|hears: Hears| decides(hears));
+    [
+        too::<100>,
+        too::<900>,
+        too::<1_500>,
+        too::<1_999>,
+        too::<3_000>,
+    ]
+    .into_iter()
+    .for_each(|hears: Hears| leaves_open(hears));
+}
+
 #[test]
 fn nobody_is_named_where_two_woke_or_may_have() {
     leaves_open(|i, thread| {

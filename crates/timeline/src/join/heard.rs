@@ -16,6 +16,7 @@ use super::facts::SpanFacts;
 use super::kind::unseen;
 use super::limits::HEARD_APART_NS;
 use super::limits::HEARD_LOOKS_MIN;
+use super::limits::HEARD_NEAR_NS;
 use super::limits::HEARD_NS;
 use super::limits::HEARD_RIGHT_MIN;
 use super::presence::Heard;
@@ -37,7 +38,8 @@ struct Hearing {
 /// heard, two did at about the same time, or one may have.
 pub(super) fn hearer(span: &SpanFacts<'_>, presence: &dyn Presence) -> Option<ThreadId> {
     let port = span.peer_port?;
-    let before = (span.start.saturating_sub(HEARD_NS), span.start);
+    let ago = |ns| (span.start.saturating_sub(ns), span.start);
+    let (just_before, before) = (ago(HEARD_NEAR_NS), ago(HEARD_NS));
     let after = (
         span.start,
         span.start.saturating_add(HEARD_NS).min(span.end),
@@ -49,7 +51,13 @@ pub(super) fn hearer(span: &SpanFacts<'_>, presence: &dyn Presence) -> Option<Th
     if !complete {
         return None;
     }
-    let hearings = heard_by(presence, &threads, port.get(), before)?;
+    let near = heard_by(presence, &threads, port.get(), just_before)?;
+    // What lies further back is more than that apart from the last one.
+    let is_settled = |last: &Hearing| last.at - just_before.0 > HEARD_APART_NS;
+    let hearings = match near.first().is_some_and(is_settled) {
+        true => near,
+        false => heard_by(presence, &threads, port.get(), before)?,
+    };
     if let Some(last) = hearings.first() {
         let apart = |other: &Hearing| last.at - other.at > HEARD_APART_NS;
         return rivals(&hearings).all(apart).then_some(last.thread);

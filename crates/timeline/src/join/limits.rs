@@ -41,6 +41,8 @@ pub(super) const CLAIMS_MIN: u64 = 20;
 /// A wait for the connection of a span's request ended so long before the span began, or after, at
 /// most: long enough to come on a CPU and to read the head of a request on a busy host.
 pub(super) const HEARD_NS: Ns = 20_000_000;
+/// Where one did so less long ago than this, nobody looks further back: that takes three times as long.
+pub(super) const HEARD_NEAR_NS: Ns = 2_000_000;
 /// Two threads whose waits ended less than this apart may have been told of the same request.
 pub(super) const HEARD_APART_NS: Ns = 1_000_000;
 /// Spans of a kind whose sole candidate was the one thread that had waited for their connection,
