@@ -130,6 +130,7 @@ fn how_polled(polled: Polled) -> String {
         Asked::Input => format!("{how}: input"),
         Asked::Output => format!("{how}: output"),
         Asked::Either => format!("{how}: input or output"),
+        Asked::Connect => format!("{how}: to be connected"),
     }
 }
 

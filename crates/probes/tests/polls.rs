@@ -14,6 +14,7 @@ use common::now;
 use common::polling;
 use common::polling::Source;
 use common::polling::Wait;
+use common::polling::Waited;
 use common::until;
 use common::worker::Worker;
 use lacuna_timeline::Cause;
@@ -34,8 +35,6 @@ use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How often each descriptor ends a wait.
@@ -46,59 +45,13 @@ const TIMEOUT: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_millis(500);
 const READABLE: Polled = Polled::Sole(Asked::Input);
 
-/// A thread waits again and again, and each time the next descriptor is made ready once it sleeps. What
-/// it saw, and what was recorded of it.
+/// Waits as a thread does that needs nothing for it.
 fn waits(
     sources: &Arc<Vec<Source>>,
     times: usize,
     wait: impl Fn(usize) -> Wait + Send + 'static,
-) -> (Session, ThreadId, Vec<Wait>) {
-    let mut session = Session::start();
-    let done = Arc::new(AtomicUsize::new(0));
-    let (watched, counted) = (sources.clone(), done.clone());
-    let worker = Worker::start("polls", None, move |_| {
-        let one = |nth| {
-            let wait = wait(nth);
-            if let Some(ready) = wait.ready {
-                watched[ready].drain();
-            }
-            counted.fetch_add(1, Ordering::Release);
-            wait
-        };
-        (0..times).map(one).collect::<Vec<Wait>>()
-    });
-    for nth in 0..times {
-        polling::until_blocked(worker.tid);
-        sources[nth % sources.len()].make_ready();
-        until("the end of the wait", || done.load(Ordering::Acquire) > nth);
-    }
-    let tid = worker.tid;
-    let log = worker.join();
-    session.drain_past(now());
-    let thread = session.id(tid);
-    (session, thread, log)
-}
-
-/// Each wait has the object that ended it, and its cause.
-#[track_caller]
-fn each_is_named(
-    (session, thread, log): &(Session, ThreadId, Vec<Wait>),
-    sources: &[Source],
-    call: Call,
-    polled: Polled,
-) {
-    for (nth, wait) in log.iter().enumerate() {
-        let source = &sources[nth % sources.len()];
-        let name = source.name;
-        assert_eq!(wait.ready, Some(nth % sources.len()), "{name}");
-        let sleep = session.sleep_of(*thread, call, wait);
-        assert_eq!(sleep.off.wait.polled, polled, "{name}: {sleep:?}");
-        let object = session.object_of(sleep);
-        assert!(source.is(object), "{name}: {object:?}");
-        if let Some(cause) = source.cause {
-            assert_eq!(session.cause(sleep), cause, "{name}");
-        }
-    }
+) -> Waited {
+    polling::waits(sources, times, move || wait)
 }
 
 fn epoll_of_every_kind(how: EventFlags) {
@@ -107,7 +60,7 @@ fn epoll_of_every_kind(how: EventFlags) {
     let times = ROUNDS * sources.len();
     let seen = waits(&sources, times, move |_| polling::epoll_wait(&set, None));
     let ended = Polled::Ended(Asked::Input);
-    each_is_named(&seen, &sources, Call::EpollWait, ended);
+    polling::each_is_named(&seen, &sources, Call::EpollWait, ended);
 }
 
 #[test]
@@ -146,7 +99,7 @@ fn root_what_a_poll_of_one_waited_for_is_named() {
         ready: Some(nth),
         ..poll(&[&polled[nth]], PollFlags::IN, None)
     });
-    each_is_named(&seen, &sources, Call::Poll, READABLE);
+    polling::each_is_named(&seen, &sources, Call::Poll, READABLE);
 }
 
 /// Selects one descriptor to read; whether it was ready.
@@ -172,7 +125,7 @@ fn root_what_a_select_of_one_waited_for_is_named() {
         ready: Some(nth),
         ..select(&selected[nth])
     });
-    each_is_named(&seen, &sources, Call::Select, READABLE);
+    polling::each_is_named(&seen, &sources, Call::Select, READABLE);
 }
 
 #[test]

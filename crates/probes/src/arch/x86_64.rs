@@ -24,6 +24,7 @@ pub(crate) fn class(number: u32) -> call_class {
         449 | 455 => call_class::CALL_FUTEX_WAIT,
         219 => call_class::CALL_RESTART,
         232 | 281 | 441 => call_class::CALL_EPOLL,
+        426 => call_class::CALL_RING,
         7 | 271 => call_class::CALL_POLL,
         23 | 270 => call_class::CALL_SELECT,
         // read, write, close, fstat, lseek, ioctl, pread64 .. writev, sendfile, the socket calls,
@@ -56,8 +57,7 @@ pub(crate) fn class(number: u32) -> call_class {
         | 307
         | 326
         | 327
-        | 328
-        | 426 => call_class::CALL_FD,
+        | 328 => call_class::CALL_FD,
         _ => call_class::CALL_PLAIN,
     }
 }

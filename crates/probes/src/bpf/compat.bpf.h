@@ -242,6 +242,60 @@ static __always_inline bool has_ready_list(void)
 	       bpf_core_field_exists(item->ffd.file) && bpf_core_field_exists(item->event.events);
 }
 
+/*
+ * 5.18 (e7a6c00dc77a "io_uring: add support for registering ring file descriptors"): a thread may name a ring
+ * by its place in this table. Without: no program loads on 5.10.
+ */
+static __always_inline bool has_registered_rings(void)
+{
+	return bpf_core_field_exists(((struct io_uring_task *)0)->registered_rings);
+}
+
+/*
+ * Work of io_uring is queued in a list of its own from 5.14 on (carried back to 5.10 with all of io_uring
+ * 5.15); before, and without CONFIG_IO_URING, or if it is kept otherwise one day, nothing is told of the end
+ * of a wait for completions. Without: all of tests/rings.rs.
+ */
+static __always_inline bool has_work_list(void)
+{
+	struct io_kiocb *request = NULL;
+
+	return bpf_core_field_exists(((struct task_struct *)0)->io_uring) &&
+	       bpf_core_field_exists(((struct io_uring_task *)0)->task_list) &&
+	       bpf_core_field_exists(((struct io_ring_ctx *)0)->flags) &&
+	       bpf_core_field_exists(request->io_task_work.node) &&
+	       bpf_core_field_exists(request->ctx) && bpf_core_field_exists(request->opcode) &&
+	       bpf_core_field_exists(request->file) &&
+	       bpf_core_field_exists(request->poll_refs) &&
+	       (bpf_core_field_exists(request->cqe.res) ||
+		bpf_core_field_exists(((struct io_kiocb___result *)0)->result));
+}
+
+/*
+ * 7.2, seen in its BTF: the work of io_uring is kept in the order in which it came, and a ring that defers it
+ * counts down what its waiter still wants (before, the requests are counted up to it). Without:
+ * tests/rings.rs.
+ */
+static __always_inline bool has_counted_work(void)
+{
+	return bpf_core_field_exists(((struct io_ring_ctx *)0)->work_list);
+}
+
+/* 6.1 on: c0e0d6ba25f1 "io_uring: add IORING_SETUP_DEFER_TASKRUN". Without: no program loads on 5.10. */
+static __always_inline bool can_defer_work(void)
+{
+	return has_counted_work() ||
+	       bpf_core_field_exists(((struct io_ring_ctx *)0)->work_llist);
+}
+
+/* Where a ring that defers work keeps it. */
+static __always_inline u64 deferred_work(void)
+{
+	if (has_counted_work())
+		return bpf_core_field_offset(struct io_ring_ctx, work_list);
+	return bpf_core_field_offset(struct io_ring_ctx, work_llist);
+}
+
 static __always_inline u32 write_seq_of(struct sock *sk)
 {
 	if (reads_cheaply())

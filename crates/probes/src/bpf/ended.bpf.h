@@ -132,16 +132,4 @@ static __always_inline void note_ready(struct cpu_state *cpu, struct thread_stat
 	state->told = FLAG_ENDED | asked;
 }
 
-/* At the waking of a thread that polls, on the waker's CPU. */
-static __noinline int note_end(struct cpu_state *cpu, struct thread_state *state,
-			       struct task_struct *task)
-{
-	state->told = 0;
-	if (!(state->asked & FLAG_ENDED))
-		state->told = signalled(task) ? 0 : state->asked;
-	else if (has_ready_list())
-		note_ready(cpu, state);
-	return 0;
-}
-
 #endif

@@ -98,11 +98,40 @@ enum {
 	FUTEX_TID_MASK = 0x3fffffff,
 };
 
+/* include/uapi/linux/io_uring.h. */
+enum {
+	IORING_ENTER_REGISTERED_RING = 1 << 4,
+	IORING_SETUP_DEFER_TASKRUN = 1 << 13,
+	IORING_OP_READV = 1,
+	IORING_OP_WRITEV = 2,
+	IORING_OP_READ_FIXED = 4,
+	IORING_OP_WRITE_FIXED = 5,
+	IORING_OP_POLL_ADD = 6,
+	IORING_OP_SENDMSG = 9,
+	IORING_OP_RECVMSG = 10,
+	IORING_OP_ACCEPT = 13,
+	IORING_OP_CONNECT = 16,
+	IORING_OP_READ = 22,
+	IORING_OP_WRITE = 23,
+	IORING_OP_SEND = 26,
+	IORING_OP_RECV = 27,
+	IORING_OP_SEND_ZC = 47,
+	IORING_OP_SENDMSG_ZC = 48,
+	IORING_OP_READ_MULTISHOT = 49,
+	IORING_OP_RECV_ZC = 58,
+	IORING_OP_READV_FIXED = 60,
+	IORING_OP_WRITEV_FIXED = 61,
+	REGISTERED_RINGS = 16, /* IO_RINGFD_REG_MAX of io_uring/tctx.h */
+	POLL_CANCELLED = 1U << 31, /* IO_POLL_CANCEL_FLAG of io_uring/poll.c */
+};
+
 enum {
 	AF_INET = 2,
 	AF_INET6 = 10,
 	S_IFMT = 0170000,
 	S_IFSOCK = 0140000,
+	S_IFREG = 0100000,
+	S_IFBLK = 0060000,
 	ANON_INODE_FS = 0x09041934,
 };
 
@@ -315,6 +344,61 @@ struct epitem {
 	struct epoll_event event;
 };
 
+/* One type before 5.19, another one since; either is one pointer. */
+struct llist_node {
+	struct llist_node *next;
+};
+
+struct work_queue {
+	struct llist_node *first;
+};
+
+/* 7.2 on: `tail` is the stub while nothing is there, and the first one comes after the stub. */
+struct mpscq {
+	struct llist_node *tail;
+	struct llist_node stub;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+/* A ring; what waits to be worked on where it defers that: `work_list` from 7.2 on. */
+struct io_ring_ctx {
+	unsigned int flags;
+	struct work_queue work_llist;
+	struct mpscq work_list;
+	atomic_t cq_wait_nr;
+};
+
+struct io_uring_task {
+	struct work_queue task_list;
+	struct file *registered_rings[16];
+};
+
+struct io_cqe {
+	s32 res;
+};
+
+struct io_task_work {
+	struct llist_node node;
+};
+
+/* A request. */
+struct io_kiocb {
+	struct file *file;
+	u8 opcode;
+	struct io_cqe cqe;
+	struct io_ring_ctx *ctx;
+	atomic_t poll_refs;
+	struct io_task_work io_task_work;
+};
+
+/* Before 5.19. */
+struct io_kiocb___result {
+	u32 result;
+};
+
 struct fdtable {
 	unsigned int max_fds;
 	struct file **fd;
@@ -482,6 +566,7 @@ struct task_struct {
 	unsigned long maj_flt;
 	char comm[16];
 	struct files_struct *files;
+	struct io_uring_task *io_uring;
 	unsigned long jobctl;
 	struct signal_struct *signal;
 	sigset_t blocked;

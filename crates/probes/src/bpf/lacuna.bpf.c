@@ -18,6 +18,7 @@
 #include "object.bpf.h"
 #include "futex.bpf.h"
 #include "ended.bpf.h"
+#include "uring.bpf.h"
 #include "wait.bpf.h"
 #include "net.bpf.h"
 #include "segment.bpf.h"

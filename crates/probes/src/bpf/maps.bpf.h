@@ -52,6 +52,9 @@ struct probe_control {
 	u32 ports[PORTS_MAX];
 };
 
+/* In `asked` of a thread, with FLAG_ENDED: what it waits on is a ring of io_uring. */
+#define ASKED_RING (1 << 14)
+
 enum watch_bits {
 	WATCH_PROCESS = 1 << 0,     /* value in watched_processes */
 	WATCH_DESCENDANTS = 1 << 1, /* the same, and inherited by what it starts */
@@ -233,7 +236,7 @@ struct thread_state {
 	u64 waker;
 	u32 asked; /* FLAG_SOLE or FLAG_ENDED: what the waking is to look for; 0: it does not poll */
 	u32 told;  /* flags of what the waking told of that; 0: nothing, or not woken yet */
-	u64 epoll; /* the instance that it waits on, where `asked` has FLAG_ENDED */
+	u64 epoll; /* the instance or ring that it waits on, where `asked` has FLAG_ENDED */
 	u64 ended; /* the object that was ready, where `told` has it */
 	u64 run_delay; /* at switch-out */
 	u64 runs;      /* how often it had come on a CPU, at switch-out or as `asleep_since` was set */

@@ -111,6 +111,18 @@ static __always_inline struct file *file_of(struct task_struct *task, u32 fd)
 	return (struct file *)read_pointer((u64)(table->fd + fd));
 }
 
+/* The ring of io_uring that a thread names by a number of its own, where it has one there. */
+static __always_inline struct file *registered_ring(struct task_struct *task, u32 place)
+{
+	u64 own;
+
+	if (!has_registered_rings() || place >= REGISTERED_RINGS)
+		return NULL;
+	own = read_pointer((u64)&task->io_uring);
+	own += bpf_core_field_offset(struct io_uring_task, registered_rings);
+	return (struct file *)read_pointer(own + place * sizeof(u64));
+}
+
 /*
  * The id of a file. The last one is remembered: the address of a file may be used again, so its inode,
  * number and private data must match too.
@@ -136,11 +148,11 @@ static __always_inline u64 resolve_file(struct cpu_state *cpu, struct resolved_f
 	return known->object;
 }
 
-/* The id of what `fd` points at, 0 where it points at nothing. */
+/* The id of what `fd` points at, 0 where it points at nothing; `registered`: it is the place of a ring. */
 static __always_inline u64 resolve(struct cpu_state *cpu, struct thread_state *state,
-			      struct task_struct *task, u32 fd)
+			      struct task_struct *task, u32 fd, bool registered)
 {
-	struct file *file = file_of(task, fd);
+	struct file *file = registered ? registered_ring(task, fd) : file_of(task, fd);
 
 	return file ? resolve_file(cpu, &state->resolved, file) : 0;
 }

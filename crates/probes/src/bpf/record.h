@@ -42,10 +42,11 @@ enum record_flags {
 	FLAG_ESTIMATED = 1 << 5, /* the throttled amount is an estimate */
 	FLAG_QUEUED = 1 << 6,    /* snapshot: it is on a run queue, to run */
 	FLAG_ASLEEP = 1 << 7,    /* snapshot: never seen to switch, and off the CPU from `out` to `at` */
-	FLAG_ENDED = 1 << 8,     /* `object` alone was ready as the thread was woken from an epoll wait */
+	FLAG_ENDED = 1 << 8,     /* `object` alone was ready as the thread was woken from a wait in epoll or io_uring */
 	FLAG_SOLE = 1 << 9,      /* `object` alone was asked about, and no signal was there at the waking */
 	FLAG_INPUT = 1 << 11,    /* with one of these: it was asked whether it could be read */
 	FLAG_OUTPUT = 1 << 12,   /* the same, written; not for a connection that had something to read */
+	FLAG_CONNECT = 1 << 13,  /* with ENDED: it was asked to be connected */
 	FLAG_NET = 1 << 10,      /* a net record was made for this cycle */
 };
 
@@ -82,6 +83,7 @@ enum call_class {
 	CALL_RESTART,
 	CALL_EPOLL,      /* a descriptor of what may become ready */
 	CALL_POLL,       /* a list of descriptors and its length */
+	CALL_RING,       /* a ring of io_uring, or its place among those that the thread has registered */
 	CALL_SELECT,     /* a number of descriptors and three sets of them */
 };
 

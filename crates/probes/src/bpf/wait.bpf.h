@@ -38,6 +38,7 @@ static __always_inline void read_objects(struct cpu_state *cpu, struct thread_st
 					 struct task_struct *task, u32 class)
 {
 	struct record_wait *wait = &state->wait;
+	bool ring = class == CALL_RING, registered;
 	s32 fd;
 
 	if (class == CALL_CONNECT)
@@ -50,12 +51,13 @@ static __always_inline void read_objects(struct cpu_state *cpu, struct thread_st
 		wait->args[0] = hash(wait->args[0], task->tgid);
 	} else {
 		fd = descriptor_of(state, class);
+		registered = ring && wait->args[3] & IORING_ENTER_REGISTERED_RING;
 		if (fd >= 0)
-			wait->object = resolve(cpu, state, task, fd);
-		if (class == CALL_EPOLL && wait->object && wait->state & TASK_INTERRUPTIBLE) {
+			wait->object = resolve(cpu, state, task, fd, registered);
+		if ((class == CALL_EPOLL || ring) && wait->object && wait->state & TASK_INTERRUPTIBLE) {
 			state->epoll = state->resolved.private_data;
 			barrier(); /* a waking that sees the other sees this */
-			state->asked = FLAG_ENDED;
+			state->asked = ring ? FLAG_ENDED | ASKED_RING : FLAG_ENDED;
 		}
 	}
 }

@@ -106,6 +106,7 @@ fn polled(flags: u32) -> Polled {
     let input = has(flags, record_flags::FLAG_INPUT);
     let output = has(flags, record_flags::FLAG_OUTPUT);
     let asked = match (input, output) {
+        _ if has(flags, record_flags::FLAG_CONNECT) => Asked::Connect,
         (true, false) => Asked::Input,
         (false, true) => Asked::Output,
         _ => Asked::Either,

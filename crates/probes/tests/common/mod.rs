@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod memory;
 pub mod network;
 pub mod polling;
+pub mod uring;
 pub mod worker;
 
 use lacuna_probes::Config;

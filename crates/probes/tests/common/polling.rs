@@ -6,6 +6,7 @@ use super::Session;
 use super::kernel;
 use super::now;
 use super::until;
+use super::worker::Worker;
 use lacuna_timeline::Cause;
 use lacuna_timeline::event::Call;
 use lacuna_timeline::event::Cycle;
@@ -15,6 +16,7 @@ use lacuna_timeline::event::Ns;
 use lacuna_timeline::event::ObjectInfo;
 use lacuna_timeline::event::ObjectKind;
 use lacuna_timeline::event::OffState;
+use lacuna_timeline::event::Polled;
 use lacuna_timeline::event::ThreadId;
 use lacuna_timeline::recorder::Recorder;
 use rustix::event::EventfdFlags;
@@ -32,10 +34,14 @@ use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// System call numbers of the calls that the tests wait in: poll, epoll_wait, pselect6, ppoll, epoll_pwait.
-const POLL_CALLS: [u32; 5] = [7, 232, 270, 271, 281];
+/// System call numbers of the calls that the tests wait in: poll, epoll_wait, pselect6, ppoll, epoll_pwait,
+/// io_uring_enter.
+const POLL_CALLS: [u32; 6] = [7, 232, 270, 271, 281, 426];
 
 /// A descriptor, what makes it ready, and what a wait that it ends must be called; `None`: that hangs on more
 /// than what it is.
@@ -251,6 +257,71 @@ pub fn until_blocked(tid: u32) {
     });
 }
 
+/// A session, a thread of it that has waited, and what it saw of each wait.
+pub type Waited = (Session, ThreadId, Vec<Wait>);
+
+/// A thread waits again and again, and each time the next descriptor is made ready once it sleeps. What
+/// it saw, and what was recorded of it. `prepare` runs in the thread.
+pub fn waits<W: FnMut(usize) -> Wait>(
+    sources: &Arc<Vec<Source>>,
+    times: usize,
+    prepare: impl FnOnce() -> W + Send + 'static,
+) -> Waited {
+    let mut session = Session::start();
+    let done = Arc::new(AtomicUsize::new(0));
+    let (watched, counted) = (sources.clone(), done.clone());
+    let worker = Worker::start("polls", None, move |_| {
+        let mut wait = prepare();
+        let one = |nth| {
+            let wait = wait(nth);
+            if let Some(ready) = wait.ready {
+                watched[ready].drain();
+            }
+            counted.fetch_add(1, Ordering::Release);
+            wait
+        };
+        (0..times).map(one).collect::<Vec<Wait>>()
+    });
+    for nth in 0..times {
+        until_blocked(worker.tid);
+        sources[nth % sources.len()].make_ready();
+        until("the end of the wait", || done.load(Ordering::Acquire) > nth);
+    }
+    let tid = worker.tid;
+    let log = worker.join();
+    session.drain_past(now());
+    let thread = session.id(tid);
+    (session, thread, log)
+}
+
+/// Each wait has the object that ended it, and its cause. A waking that the kernel did not trace says nothing, and
+/// is rare.
+#[track_caller]
+pub fn each_is_named(
+    (session, thread, log): &Waited,
+    sources: &[Source],
+    call: Call,
+    polled: Polled,
+) {
+    let mut untraced = 0;
+    for (nth, wait) in log.iter().enumerate() {
+        let source = &sources[nth % sources.len()];
+        let name = source.name;
+        assert_eq!(wait.ready, Some(nth % sources.len()), "{name}");
+        let sleep = session.sleep_of(*thread, call, wait);
+        if sleep.waking.is_none() && untraced == 0 {
+            untraced += 1;
+            continue;
+        }
+        assert_eq!(sleep.off.wait.polled, polled, "{name}: {sleep:?}");
+        let object = session.object_of(sleep);
+        assert!(source.is(object), "{name}: {object:?}");
+        if let Some(cause) = source.cause {
+            assert_eq!(session.cause(sleep), cause, "{name}");
+        }
+    }
+}
+
 impl Session {
     /// The sleeps of the thread in this call that began and ended within the window.
     pub fn sleeps(&self, thread: ThreadId, call: Call, from: Ns, to: Ns) -> Vec<&Cycle> {
@@ -283,7 +354,7 @@ impl Session {
 
     /// What an account says of the blocked time of a cycle.
     #[track_caller]
-    pub fn cause(&self, cycle: &Cycle) -> Cause {
+    pub fn shares(&self, cycle: &Cycle) -> Vec<(Cause, Ns)> {
         let mut recorder = Recorder::new(64 << 20);
         for event in &self.events {
             recorder.push(event.clone());
@@ -291,9 +362,17 @@ impl Session {
         recorder.confirm(self.horizon);
         let window = cycle.off.at..cycle.waking.expect("it was woken");
         let account = recorder.account(cycle.thread, &[window]);
-        let [share] = &account.shares[..] else {
-            panic!("{account:?}");
+        let shares = account.shares.iter();
+        shares.map(|share| (share.cause, share.ns)).collect()
+    }
+
+    /// The same where it is one cause.
+    #[track_caller]
+    pub fn cause(&self, cycle: &Cycle) -> Cause {
+        let shares = self.shares(cycle);
+        let [(cause, _)] = shares[..] else {
+            panic!("{shares:?}");
         };
-        share.cause
+        cause
     }
 }

@@ -197,9 +197,13 @@ fn connection(call: Call, wait: &Blocked) -> Option<Awaited> {
     let (asked, polled) = match call {
         Call::Read | Call::Recv => (Asked::Input, false),
         Call::Write | Call::Send => (Asked::Output, false),
-        Call::Poll | Call::Select | Call::EpollWait => (ended_by(wait)?, true),
+        Call::Poll | Call::Select | Call::EpollWait | Call::IoWait => (ended_by(wait)?, true),
         _ => return None,
     };
+    // A handshake is not a phase of a connection: as in `connect`.
+    if asked == Asked::Connect {
+        return None;
+    }
     Some(Awaited { asked, polled })
 }
 
@@ -248,7 +252,7 @@ fn call_cause(call: Call, wait: &Blocked) -> Cause {
         Call::Nanosleep => Cause::WaitSleep,
         Call::Poll | Call::Select if wait.no_descriptors => Cause::WaitSleep,
         Call::Poll | Call::Select | Call::EpollWait => polled_cause(wait),
-        Call::IoWait => Cause::WaitPoll,
+        Call::IoWait => requested_cause(wait),
         Call::Accept => Cause::NetIdle,
         Call::Connect => connect_cause(wait.object),
         Call::Read | Call::Recv | Call::Splice => input_cause(wait),
@@ -318,6 +322,25 @@ fn polled_cause(wait: &Blocked) -> Cause {
     match ended_by(wait).map(|_| input_cause(wait)) {
         None | Some(Cause::WaitOther) => Cause::WaitPoll,
         Some(cause) => cause,
+    }
+}
+
+/// A wait for completions: what the request that ended it would have been as a call of its own, where that
+/// is known. What such a call cannot tell apart stays a poll.
+fn requested_cause(wait: &Blocked) -> Cause {
+    let cause = match ended_by(wait) {
+        None => Cause::WaitPoll,
+        Some(Asked::Connect) => connect_cause(wait.object),
+        Some(Asked::Output) => output_cause(wait),
+        Some(Asked::Input) => input_cause(wait),
+        Some(Asked::Either) => match (input_cause(wait), output_cause(wait)) {
+            (input, output) if input == output => input,
+            _ => Cause::WaitPoll,
+        },
+    };
+    match cause {
+        Cause::WaitOther => Cause::WaitPoll,
+        cause => cause,
     }
 }
 

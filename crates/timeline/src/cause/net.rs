@@ -85,7 +85,7 @@ impl Awaited {
         match self.asked {
             _ if self.polled => Cause::WaitPoll,
             Asked::Output => Cause::NetSend,
-            Asked::Input | Asked::Either => Cause::WaitOther,
+            Asked::Input | Asked::Either | Asked::Connect => Cause::WaitOther,
         }
     }
 }
@@ -225,7 +225,9 @@ impl<'c> View<'c> {
             (Some(place), Asked::Input) => self.receiving(place, at),
             (Some(place), Asked::Output) => self.sending(place),
             // Which of the two ended the wait is not known.
-            (Some(_), Asked::Either) | (None, _) => (self.awaited.unseen(), Some(Aspect::NotKnown)),
+            (Some(_), Asked::Either | Asked::Connect) | (None, _) => {
+                (self.awaited.unseen(), Some(Aspect::NotKnown))
+            }
         }
     }
 

@@ -218,13 +218,14 @@ const IOWAIT: u8 = 1 << 5;
 const POLLED: u8 = 1 << 6;
 
 /// Everything that may be known of the end of a poll-like wait, at its code.
-const POLLED_KINDS: [Polled; 6] = [
+const POLLED_KINDS: [Polled; 7] = [
     Polled::Ended(Asked::Input),
     Polled::Ended(Asked::Output),
     Polled::Ended(Asked::Either),
     Polled::Sole(Asked::Input),
     Polled::Sole(Asked::Output),
     Polled::Sole(Asked::Either),
+    Polled::Ended(Asked::Connect),
 ];
 
 /// Every futex kind, at its code.

@@ -72,7 +72,8 @@ pub enum Polled {
     #[default]
     No,
     /// An epoll instance had the object ready, and it alone, as the thread was woken. It had had nothing
-    /// ready as the thread fell asleep, so this ended the wait.
+    /// ready as the thread fell asleep, so this ended the wait. Or a request of an io_uring for the object,
+    /// and it alone, could go on or was done.
     Ended(Asked),
     /// The object was all that the call asked about, and no signal was there as the thread was woken: it
     /// ended the wait, unless the timeout did.
@@ -89,6 +90,8 @@ pub enum Asked {
     /// Both, or only errors and hang-ups. (A TCP connection that had something to read as the thread was
     /// woken from an epoll wait is always [`Asked::Input`].)
     Either,
+    /// To be connected, by a request of an io_uring.
+    Connect,
 }
 
 /// How a thread had entered the kernel.
