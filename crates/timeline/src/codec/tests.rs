@@ -88,12 +88,13 @@ fn waited(rng: &mut Rng) -> Waited {
         Polled::Sole(Asked::Input),
         Polled::Sole(Asked::Output),
         Polled::Sole(Asked::Either),
+        Polled::Ended(Asked::Connect),
     ];
     Waited {
         entry: entries[rng.below(4) as usize],
         no_descriptors: rng.one_in(2),
         iowait: rng.one_in(2),
-        polled: polls[rng.below(7) as usize],
+        polled: polls[rng.below(8) as usize],
         object: maybe(rng, |rng| Pointed {
             object: ObjectId(rng.below(50) << 33),
             class: maybe(rng, |rng| ObjectClass::ALL[rng.below(14) as usize]),

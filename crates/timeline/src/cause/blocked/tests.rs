@@ -351,6 +351,48 @@ fn a_poll_is_what_ended_it() {
     is(unknown, Cause::WaitPoll);
 }
 
+/// What a wait for completions is that such a request for an object has ended.
+const REQUESTED: [(ObjectClass, Asked, Cause); 12] = [
+    (ObjectClass::Pipe, Asked::Input, Cause::WaitPipe),
+    (ObjectClass::Pipe, Asked::Output, Cause::WaitPipe),
+    (ObjectClass::Pipe, Asked::Either, Cause::WaitPipe),
+    (ObjectClass::Timer, Asked::Input, Cause::WaitSleep),
+    (ObjectClass::TcpListener, Asked::Input, Cause::NetIdle),
+    (ObjectClass::Tcp, Asked::Connect, Cause::NetConnect),
+    (ObjectClass::UnixSocket, Asked::Connect, Cause::WaitPipe),
+    (ObjectClass::File, Asked::Input, Cause::DiskRead),
+    (ObjectClass::File, Asked::Output, Cause::DiskWrite),
+    (ObjectClass::File, Asked::Either, Cause::WaitPoll),
+    (ObjectClass::RemoteFile, Asked::Input, Cause::FsRemote),
+    (ObjectClass::CharDevice, Asked::Input, Cause::WaitPoll),
+];
+
+#[test]
+fn a_wait_for_completions_is_what_was_asked_for() {
+    for (object, asked, cause) in REQUESTED {
+        let wait = Blocked {
+            polled: Polled::Ended(asked),
+            ..io(Call::IoWait, object)
+        };
+        is(wait, cause);
+        is(with_stack(wait, "io_cqring_wait"), cause);
+        let unknown = Blocked {
+            polled: Polled::No,
+            ..wait
+        };
+        is(unknown, Cause::WaitPoll);
+    }
+    for asked in [Asked::Input, Asked::Output, Asked::Either] {
+        let wait = Blocked {
+            polled: Polled::Ended(asked),
+            ..io(Call::IoWait, ObjectClass::Tcp)
+        };
+        let polled = true;
+        let looked_at = Verdict::Connection(Awaited { asked, polled });
+        assert_eq!(verdict(&wait), looked_at);
+    }
+}
+
 #[test]
 fn a_connection_that_ended_a_poll_is_looked_at() {
     let polled = |polled| {
