@@ -18,6 +18,7 @@ use lacuna_timeline::event::ObjectKind;
 use lacuna_timeline::event::OffState;
 use lacuna_timeline::event::Polled;
 use lacuna_timeline::event::ThreadId;
+use lacuna_timeline::event::Waker;
 use lacuna_timeline::recorder::Recorder;
 use rustix::event::EventfdFlags;
 use rustix::event::Timespec;
@@ -50,6 +51,8 @@ pub struct Source {
     pub fd: OwnedFd,
     pub cause: Option<Cause>,
     is_output: bool,
+    /// A kernel may have a worker read from it for an io_uring, because it cannot try without waiting.
+    may_need_worker: bool,
     is_kind: fn(&ObjectKind) -> bool,
     act: Box<dyn Fn() + Send + Sync>,
 }
@@ -93,6 +96,7 @@ fn source(
         fd,
         cause,
         is_output: false,
+        may_need_worker: matches!(name, "pipe" | "eventfd" | "timerfd"),
         is_kind,
         act: Box::new(act),
     }
@@ -295,7 +299,7 @@ pub fn waits<W: FnMut(usize) -> Wait>(
 }
 
 /// Each wait has the object that ended it, and its cause. A waking that the kernel did not trace says nothing, and
-/// is rare.
+/// is rare; nor does that of a worker of the kernel.
 #[track_caller]
 pub fn each_is_named(
     (session, thread, log): &Waited,
@@ -311,6 +315,10 @@ pub fn each_is_named(
         let sleep = session.sleep_of(*thread, call, wait);
         if sleep.waking.is_none() && untraced == 0 {
             untraced += 1;
+            continue;
+        }
+        if source.may_need_worker && session.is_woken_by_worker(sleep) {
+            assert_eq!(sleep.off.wait.polled, Polled::No, "{name}: {sleep:?}");
             continue;
         }
         assert_eq!(sleep.off.wait.polled, polled, "{name}: {sleep:?}");
@@ -339,6 +347,16 @@ impl Session {
     pub fn sleep_of(&self, thread: ThreadId, call: Call, wait: &Wait) -> &Cycle {
         let sleeps = self.sleeps(thread, call, wait.begun, wait.ended);
         sleeps.last().expect("it slept")
+    }
+
+    /// Whether a thread of the kernel woke it.
+    fn is_woken_by_worker(&self, cycle: &Cycle) -> bool {
+        let Waker::Thread(waker) = cycle.waker else {
+            return false;
+        };
+        self.events.iter().any(
+            |event| matches!(event, Event::Thread(info) if info.thread == waker && info.kernel),
+        )
     }
 
     /// What was told of the object of a wait.
