@@ -62,6 +62,9 @@ pub(crate) struct Dropped {
     pub(crate) ifindex: u32,
     /// That device's network namespace; 0 where not known.
     pub(crate) netns: u32,
+    /// What it was called then; left out where not known.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub(crate) device: String,
 }
 
 /// Who is at the other end.

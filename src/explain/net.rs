@@ -24,6 +24,7 @@ pub(super) fn evidence(seen: &NetEvidence, names: &Names<'_>) -> ConnectionEvide
         reason: dropped.reason.name().to_owned(),
         ifindex: dropped.ifindex,
         netns: dropped.netns,
+        device: dropped.device.text(),
     };
     ConnectionEvidence {
         local,
@@ -121,7 +122,7 @@ fn in_words(aspect: Aspect) -> Option<&'static str> {
     })
 }
 
-/// Where on this host segments were dropped: "by netfilter at device 3 of network namespace 4026532200".
+/// Where on this host segments were dropped: "by netfilter at eth0 of network namespace 4026532200".
 fn place(dropped: &event::Dropped) -> Option<String> {
     let by = match dropped.reason {
         DropReason::NotSaid => None,
@@ -137,10 +138,14 @@ fn place(dropped: &event::Dropped) -> Option<String> {
         DropReason::Checksum => Some("for its checksum"),
         DropReason::Memory => Some("for want of memory"),
     };
+    let device = match dropped.device.text() {
+        name if name.is_empty() => format!("device {}", dropped.ifindex),
+        name => name,
+    };
     let at = match (dropped.ifindex, dropped.netns) {
         (0, _) => None,
-        (device, 0) => Some(format!("at device {device}")),
-        (device, netns) => Some(format!("at device {device} of network namespace {netns}")),
+        (_, 0) => Some(format!("at {device}")),
+        (_, netns) => Some(format!("at {device} of network namespace {netns}")),
     };
     let words: Vec<String> = by.map(str::to_owned).into_iter().chain(at).collect();
     (!words.is_empty()).then(|| words.join(" "))

@@ -17,6 +17,7 @@ use common::exchange::exchange_polled_shortly;
 use common::exchange::first;
 use common::exchange::slack_ns;
 use common::exchange::time_in;
+use common::network::CABLE;
 use common::network::Dropper;
 use common::network::Pair;
 use common::now;
@@ -54,6 +55,7 @@ fn root_a_request_lost_on_its_way_is_lost_until_it_is_acknowledged() {
             "{seen:#?}"
         );
         assert_eq!(dropped.netns, pair.right.inum());
+        assert_eq!(dropped.device.text(), CABLE);
         let phase = first(seen, NetState::DROPPED).unwrap();
         assert_at("dropped", phase.since.unwrap(), sent);
     } else {

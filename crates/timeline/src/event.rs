@@ -13,6 +13,7 @@ pub mod object;
 pub mod wait;
 
 pub use net::Connection;
+pub use net::DeviceName;
 pub use net::DropReason;
 pub use net::Dropped;
 pub use net::Net;

@@ -17,6 +17,7 @@ use lacuna_timeline::event::Blame;
 use lacuna_timeline::event::Call;
 use lacuna_timeline::event::Connection;
 use lacuna_timeline::event::Cycle;
+use lacuna_timeline::event::DeviceName;
 use lacuna_timeline::event::DropReason;
 use lacuna_timeline::event::Dropped;
 use lacuna_timeline::event::Endpoints;
@@ -102,6 +103,7 @@ fn losses() -> [(Call, Connection); 3] {
             reason: DropReason::Qdisc,
             ifindex: 3,
             netns: 4_026_532_200,
+            device: DeviceName::of(b"eth0"),
         }),
         ..seen(vec![
             phase(90, UNSENT.with(NetState::DROPPED), Some(90)),

@@ -109,12 +109,14 @@ fn await_drops(stage: &Stage<'_>, service: u32) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Where it drops: the device's number in this thread's namespace, and that namespace's.
+/// Where it drops: the device's name and number in this thread's namespace, and that namespace's.
 fn place() -> Result<String> {
     let text = command(&format!("ip -j link show dev {DEVICE}"))?;
     let links: Value = serde_json::from_str(&text)?;
     let index = links[0]["ifindex"].as_u64();
     let index = index.with_context(|| format!("ip says {text}"))?;
     let netns = fs::metadata("/proc/thread-self/ns/net")?.ino();
-    Ok(format!(r#""ifindex":{index},"netns":{netns}"#))
+    Ok(format!(
+        r#""device":"{DEVICE}","ifindex":{index},"netns":{netns}"#
+    ))
 }

@@ -15,6 +15,7 @@ struct dropped_segment {
 	u32 netns;
 	u32 ifindex;
 	u32 kind;
+	u8 device[DEVICE_NAME];
 };
 
 struct ip_start {
@@ -87,6 +88,7 @@ static __noinline int read_dropped(struct dropped_segment *found, struct sk_buff
 	if (device) {
 		found->ifindex = BPF_CORE_READ(device, ifindex);
 		found->netns = BPF_CORE_READ(device, nd_net.net, ns.inum);
+		bpf_core_read(found->device, sizeof(found->device), &device->name);
 	}
 	if (is_loopback(&found->ends.local) && is_loopback(&found->ends.remote))
 		found->ends.netns = found->netns;
@@ -104,6 +106,7 @@ static __always_inline void note_drop(struct connection *connection,
 	connection->drop_kind = found->kind;
 	connection->drop_ifindex = found->ifindex;
 	connection->drop_netns = found->netns;
+	__builtin_memcpy(connection->drop_device, found->device, sizeof(connection->drop_device));
 }
 
 static __noinline int follow_drop(struct sk_buff *skb, u32 kind)

@@ -449,6 +449,7 @@ struct sock {
 };
 
 struct net_device {
+	char name[16]; /* IFNAMSIZ */
 	int ifindex;
 	possible_net_t nd_net;
 };

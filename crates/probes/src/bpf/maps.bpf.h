@@ -211,10 +211,11 @@ struct connection {
 	u32 peer_resent;  /* how many the other end had sent again as that was last looked at */
 	u32 resent[RESENT_KINDS];
 	u32 resent_told[RESENT_KINDS]; /* (wait) */
-	u32 drops;      /* (drop), as the next three */
+	u32 drops;      /* (drop), as the next four */
 	u32 drop_kind;
 	u32 drop_ifindex;
 	u32 drop_netns;
+	u8 drop_device[DEVICE_NAME];
 	u32 drops_told; /* (wait) */
 	u32 own_count;
 	u32 mirror_count; /* (mirror) */

@@ -133,6 +133,7 @@ static __always_inline void fill_counts(struct net_record *record, struct connec
 	record->drop_kind = connection->drop_kind;
 	record->drop_ifindex = connection->drop_ifindex;
 	record->drop_netns = connection->drop_netns;
+	__builtin_memcpy(record->drop_device, connection->drop_device, sizeof(record->drop_device));
 }
 
 /*

@@ -156,6 +156,7 @@ enum record_limits {
 	PORTS_MAX = 4,
 	THREAD_TABLE_MAX = 32768, /* threads that can be known where the kernel keeps nothing for us */
 	DROP_REASONS_MAX = 256,   /* of the kernel's numbers */
+	DEVICE_NAME = 16,         /* IFNAMSIZ */
 	NET_OWN = 8,              /* latest phases that are kept of a connection by what its own end saw, */
 	NET_MIRROR = 4,           /* and by what the other end on this host saw */
 };
@@ -360,6 +361,7 @@ struct net_record {
 	record_u16 drop_kind;
 	record_u8 accepted;
 	record_u8 unused;
+	record_u8 drop_device[DEVICE_NAME]; /* what it was called then */
 	struct net_phase sample; /* at `out`; `at` 0: none was taken */
 	struct net_phase own[NET_OWN];
 	struct net_phase mirror[NET_MIRROR];
@@ -385,7 +387,7 @@ _Static_assert(sizeof(struct thread_record) == 88, "thread");
 _Static_assert(sizeof(struct object_record) == 144, "object");
 _Static_assert(sizeof(struct stack_record) == 144, "stack");
 _Static_assert(sizeof(struct snapshot_record) == 120, "snapshot");
-_Static_assert(sizeof(struct net_record) == 336, "net");
+_Static_assert(sizeof(struct net_record) == 352, "net");
 _Static_assert(sizeof(struct read_record) == 32, "read");
 
 #endif

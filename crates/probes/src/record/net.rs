@@ -10,6 +10,7 @@ use crate::skel::types::net_resent;
 use crate::skel::types::net_state;
 use crate::skel::types::record_limits;
 use lacuna_timeline::event::Connection;
+use lacuna_timeline::event::DeviceName;
 use lacuna_timeline::event::DropReason;
 use lacuna_timeline::event::Dropped;
 use lacuna_timeline::event::Net;
@@ -110,6 +111,7 @@ fn dropped(record: &net_record, phases: &[Phase]) -> Option<Dropped> {
         reason: DropReason::of(record.drop_kind),
         ifindex: record.drop_ifindex,
         netns: record.drop_netns,
+        device: DeviceName(record.drop_device),
     })
 }
 

@@ -43,7 +43,8 @@ use std::process::Command;
 
 pub const LEFT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-const CABLE: &str = "cable";
+/// What its device is called at both ends.
+pub const CABLE: &str = "cable";
 
 /// A network namespace.
 pub struct Namespace(File);

@@ -171,7 +171,7 @@ impl NetEvidence {
             .for_each(|dropped| self.drop_at(*dropped));
     }
 
-    /// Adds drops to those of the same place; at most [`EVIDENCE_MAX`] places, the first.
+    /// Adds drops to those of the same place, whatever it was called; at most [`EVIDENCE_MAX`] places, the first.
     fn drop_at(&mut self, new: Dropped) {
         let place = |dropped: &Dropped| (dropped.reason, dropped.ifindex, dropped.netns);
         for known in &mut self.drops {

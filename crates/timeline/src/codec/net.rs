@@ -6,6 +6,7 @@ use super::bytes::Reader;
 use super::bytes::Writer;
 use super::wait::Rings;
 use crate::event::Connection;
+use crate::event::DeviceName;
 use crate::event::DropReason;
 use crate::event::Dropped;
 use crate::event::NetState;
@@ -56,6 +57,9 @@ pub(super) fn write(out: &mut Writer<'_>, rings: &mut Rings, from: Ns, told: &To
         out.number(dropped.reason as u64);
         out.number(dropped.ifindex.into());
         out.number(dropped.netns.into());
+        let name = dropped.device.bytes();
+        out.byte(name.len() as u8);
+        name.iter().for_each(|&byte| out.byte(byte));
     }
     write_phases(out, from, &seen.phases);
 }
@@ -119,6 +123,7 @@ pub(super) fn read(input: &mut Reader<'_>, rings: &mut Rings, from: Ns) -> Optio
             reason: DropReason::of(small()?),
             ifindex: input.number()?.try_into().ok()?,
             netns: input.number()?.try_into().ok()?,
+            device: read_device(input)?,
         }),
     };
     Some(Told::Seen(Box::new(Connection {
@@ -133,6 +138,12 @@ pub(super) fn read(input: &mut Reader<'_>, rings: &mut Rings, from: Ns) -> Optio
         cut: flags & has::CUT != 0,
         phases: read_phases(input, from)?,
     })))
+}
+
+fn read_device(input: &mut Reader<'_>) -> Option<DeviceName> {
+    let length = input.byte()?;
+    let bytes = (0..length).map(|_| input.byte());
+    Some(DeviceName::of(&bytes.collect::<Option<Vec<u8>>>()?))
 }
 
 fn read_phases(input: &mut Reader<'_>, from: Ns) -> Option<Vec<Phase>> {

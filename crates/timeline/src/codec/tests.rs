@@ -14,6 +14,7 @@ use crate::event::Blame;
 use crate::event::Call;
 use crate::event::Connection;
 use crate::event::DetourKind;
+use crate::event::DeviceName;
 use crate::event::DropReason;
 use crate::event::Dropped;
 use crate::event::Entry;
@@ -199,6 +200,7 @@ fn told(rng: &mut Rng, out: Ns) -> Told {
             reason: DropReason::of(rng.below(12) as u16),
             ifindex: any(rng) as u32,
             netns: any(rng) as u32,
+            device: DeviceName::of(b"veth0123456789ab".get(..rng.below(17) as usize).unwrap()),
         }),
         cut: rng.one_in(2),
         phases: (0..rng.below(PHASES_MAX as u64 + 1))

@@ -7,6 +7,7 @@
 use super::Ns;
 use super::ObjectId;
 use super::ThreadId;
+use std::fmt;
 use std::num::NonZeroU16;
 
 /// How many phases a wait has at most; older ones are left out, and then it is `cut`.
@@ -87,6 +88,40 @@ pub struct Dropped {
     pub ifindex: u32,
     /// Inode number of that device's network namespace; 0: not known.
     pub netns: u32,
+    /// What that device was called there as it dropped the latest of them.
+    pub device: DeviceName,
+}
+
+/// A network device's name, up to the first zero (`IFNAMSIZ` of include/uapi/linux/if.h); empty: not known.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct DeviceName(pub [u8; 16]);
+
+impl DeviceName {
+    /// The bytes that it is made of: any but spaces, `/` and `:` (`dev_valid_name` of net/core/dev.c).
+    pub fn bytes(&self) -> &[u8] {
+        let end = self.0.iter().position(|&byte| byte == 0);
+        &self.0[..end.unwrap_or(self.0.len())]
+    }
+
+    /// For people; what is no UTF-8 is replaced.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(self.bytes()).into_owned()
+    }
+
+    /// Cut after sixteen bytes.
+    pub fn of(bytes: &[u8]) -> DeviceName {
+        let mut name = DeviceName::default();
+        for (to, from) in name.0.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        name
+    }
+}
+
+impl fmt::Debug for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.text())
+    }
 }
 
 /// Where on this host a segment was dropped. (The kernel's own numbers differ between its versions.)

@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn those_that_no_cycle_asks_for_are_pushed_out() {
-        let budget_bytes = 8 << 20;
+        let budget_bytes = 16 << 20;
         let mut recorder = Recorder::new(budget_bytes);
         for seq in 1..=1_000 {
             recorder.push(Event::Net(net(seq)));

@@ -121,6 +121,7 @@ fn connection(text: &mut String, net: &NetEvidence) {
             reason,
             ifindex,
             netns,
+            ..
         } = dropped;
         let _ = write!(
             text,

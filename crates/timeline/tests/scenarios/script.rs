@@ -28,6 +28,7 @@ use lacuna_timeline::event::Connection;
 use lacuna_timeline::event::Cycle;
 use lacuna_timeline::event::Detour;
 use lacuna_timeline::event::DetourKind;
+use lacuna_timeline::event::DeviceName;
 use lacuna_timeline::event::Doubt;
 use lacuna_timeline::event::DoubtReason;
 use lacuna_timeline::event::DropReason;
@@ -224,6 +225,7 @@ impl Script {
             reason: DropReason::of(count("reason")),
             ifindex: words.number("ifindex").unwrap_or(0) as u32,
             netns: words.number("netns").unwrap_or(0) as u32,
+            device: DeviceName::default(),
         });
         let phases = words.get("phases").map(|list| list.split(','));
         Net {
