@@ -353,7 +353,7 @@ struct {
 
 /*
  * By a hash of the two addresses and ports, so that the other end is found under the swapped one. All of it
- * is allocated at load (15 MB), because entries are made in softirqs and under the run queue's lock.
+ * is allocated at load (17 MB), because entries are made in softirqs and under the run queue's lock.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
