@@ -15,6 +15,7 @@ use crate::Scenario;
 use crate::Stage;
 use crate::Stop;
 use crate::net::ATTEMPTS;
+use crate::net::STANDS_STILL;
 use crate::talk::Exchange;
 use crate::talk::PARTS;
 use crate::talk::Question;
@@ -67,7 +68,8 @@ fn play(stage: &Stage<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Asks until no timer sent a second part that was held back; how long they were.
+/// Asks until no timer sent a second part that was held back, and it waited for nothing else half as long as for
+/// those; how long they were.
 fn ask(talk: &mut Talk<'_>, waits: Waits) -> Result<(Told, u64), Stop> {
     for _ in 0..ATTEMPTS {
         talk.wire(&Order::Lose {
@@ -81,12 +83,13 @@ fn ask(talk: &mut Talk<'_>, waits: Waits) -> Result<(Told, u64), Stop> {
         })?;
         let told = talk.told()?;
         let notes = talk.wire(&Order::Tell)?;
-        if let Some(held_ns) = held_ns(&notes, &told.exchanges) {
+        let held_ns = held_ns(&notes, &told.exchanges);
+        let blocked_ns = told.amounts.blocked_ns();
+        if let Some(held_ns) = held_ns.filter(|&held_ns| 2 * blocked_ns <= 3 * held_ns) {
             return Ok((told, held_ns));
         }
     }
-    let why = "the second part of a question was not held back";
-    Err(Stop::Failed(anyhow!(why)))
+    Err(Stop::Failed(anyhow!(STANDS_STILL)))
 }
 
 /// How long the second part of each question was held back: until the first was acknowledged, not at all where

@@ -67,7 +67,7 @@ fn ask(talk: &mut Talk<'_>, waits: Waits, delay_ns: u64) -> Result<Told, Stop> {
     for _ in 0..ATTEMPTS {
         talk.ask(Question {
             times: TIMES,
-            ..Question::slow(waits, 0..=60)
+            ..Question::slow(waits, 20..=60)
         })?;
         let told = talk.told()?;
         let [out_ns, _, back_ns] = sums(&told);
