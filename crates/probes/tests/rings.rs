@@ -75,29 +75,20 @@ struct How {
     registered: bool,
 }
 
-/// Waits for one of the sources by requests for readiness, on a ring of each of these setups in turn; each
-/// is asked for anew where it must be.
-fn polled(sources: &Arc<Vec<Source>>, setups: Vec<IoringSetupFlags>, how: How) -> Waited {
+/// Waits for one of the sources by requests for readiness; each is asked for anew where it must be. (Each ring
+/// has sources of its own: what another one asked before it was closed may still be answered for a while.)
+fn polled(sources: &Arc<Vec<Source>>, setup: IoringSetupFlags, how: How) -> Waited {
     let How { again, registered } = how;
     let polled = sources.clone();
-    let each = ROUNDS * sources.len();
-    polling::waits(sources, each * setups.len(), move || {
-        let mut rings = setups.into_iter().map(move |setup| {
-            let mut ring = Ring::new(setup);
-            assert!(!registered || ring.register());
-            ring
-        });
-        let mut current = rings.next().unwrap();
+    polling::waits(sources, ROUNDS * sources.len(), move || {
+        let mut ring = Ring::new(setup);
+        assert!(!registered || ring.register());
         let mut over: Vec<usize> = (0..polled.len()).collect();
-        move |nth| {
-            if nth > 0 && nth % each == 0 {
-                current = rings.next().unwrap();
-                over = (0..polled.len()).collect();
-            }
+        move |_| {
             for place in over.drain(..) {
-                current.poll(place, &polled[place].fd, POLLIN, again);
+                ring.poll(place, &polled[place].fd, POLLIN, again);
             }
-            let (wait, done) = current.wait();
+            let (wait, done) = ring.wait();
             over.extend((!done.more).then_some(done.place));
             wait
         }
@@ -106,13 +97,13 @@ fn polled(sources: &Arc<Vec<Source>>, setups: Vec<IoringSetupFlags>, how: How) -
 
 #[test]
 fn root_what_ended_a_wait_for_readiness_is_named() {
-    for again in [false, true] {
+    for (nth, setup) in uring::setups().into_iter().enumerate() {
         let sources = Arc::new(polling::sources());
         let how = How {
-            again,
+            again: nth % 2 == 1,
             registered: false,
         };
-        let seen = polled(&sources, uring::setups(), how);
+        let seen = polled(&sources, setup, how);
         polling::each_is_named(&seen, &sources, Call::IoWait, INPUT);
     }
 }
@@ -127,7 +118,7 @@ fn root_a_registered_ring_is_the_same() {
         again: true,
         registered,
     };
-    let seen = polled(&sources, vec![setup], how);
+    let seen = polled(&sources, setup, how);
     polling::each_is_named(&seen, &sources, Call::IoWait, INPUT);
 }
 
@@ -152,32 +143,31 @@ fn ask_to_read(ring: &mut Ring, place: usize, source: &Source) {
     }
 }
 
-#[test]
-fn root_what_was_read_is_named() {
-    let sources = Arc::new(polling::sources());
+fn read(sources: &Arc<Vec<Source>>, setup: IoringSetupFlags) -> Waited {
     let read = sources.clone();
-    let setups = uring::setups();
-    let each = ROUNDS * sources.len();
-    let seen = polling::waits(&sources, each * setups.len(), move || {
-        let mut rings = setups.into_iter().map(Ring::new);
-        let mut current = rings.next().unwrap();
+    polling::waits(sources, ROUNDS * sources.len(), move || {
+        let mut ring = Ring::new(setup);
         let mut over: Vec<usize> = (0..read.len()).collect();
-        move |nth| {
-            if nth > 0 && nth % each == 0 {
-                current = rings.next().unwrap();
-                over = (0..read.len()).collect();
-            }
+        move |_| {
             for place in over.drain(..) {
-                ask_to_read(&mut current, place, &read[place]);
+                ask_to_read(&mut ring, place, &read[place]);
             }
-            let (wait, done) = current.wait();
+            let (wait, done) = ring.wait();
             assert!(done.result >= 0, "{done:?}");
             over.push(done.place);
             set_blocking(&read[done.place], false);
             wait
         }
-    });
-    polling::each_is_named(&seen, &sources, Call::IoWait, INPUT);
+    })
+}
+
+#[test]
+fn root_what_was_read_is_named() {
+    for setup in uring::setups() {
+        let sources = Arc::new(polling::sources());
+        let seen = read(&sources, setup);
+        polling::each_is_named(&seen, &sources, Call::IoWait, INPUT);
+    }
 }
 
 /// A thread waits on a ring of its own, in the ways that are asked for; what was recorded of it.
@@ -259,8 +249,8 @@ fn root_a_timeout_is_not_taken_for_what_came_before_it() {
 #[test]
 fn root_of_a_ring_that_is_looked_after_nothing_is_invented() {
     let sources = Arc::new(polling::sources());
-    let setups = vec![IoringSetupFlags::SQPOLL];
-    let (session, thread, log) = polled(&sources, setups, How::default());
+    let setup = IoringSetupFlags::SQPOLL;
+    let (session, thread, log) = polled(&sources, setup, How::default());
     for wait in &log {
         is_not_named(&session, thread, wait);
     }
