@@ -4,6 +4,7 @@
 //! Each test lists every place that breaks its rule, with what to do about it. Reading text is
 //! enough for all of them; nothing here parses a language. `CONTRIBUTING.md` gives the reasons.
 
+use lacuna_timeline::Cause;
 use std::fs;
 use std::path::Path;
 
@@ -372,4 +373,81 @@ fn is_name(word: &str) -> bool {
         && word
             .chars()
             .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+}
+
+/// The functions of a test file: name and body, with the bodies of those that are called by name.
+fn functions(content: &str) -> Vec<(&str, String)> {
+    let heads = content.split("\nfn ").skip(1);
+    let own: Vec<(&str, &str)> = heads
+        .filter_map(|rest| {
+            let body = rest.split("\n}\n").next()?;
+            Some((rest.split(['(', '<']).next()?, body))
+        })
+        .collect();
+    let whole = |body: &str| {
+        let called = |name: &str| body.contains(&format!("{name}("));
+        let bodies = own.iter().filter(|(name, _)| called(name));
+        let mut whole = body.to_owned();
+        bodies.for_each(|(_, body)| whole.push_str(body));
+        whole
+    };
+    own.iter()
+        .map(|&(name, body)| (name, whole(body)))
+        .collect()
+}
+
+fn mentions(body: &str, cause: Cause) -> bool {
+    let mut after = body.split("Cause::").skip(1);
+    let word = |rest: &str| {
+        rest.split(|c: char| !c.is_alphanumeric()).next() == Some(&format!("{cause:?}"))
+    };
+    after.any(word)
+}
+
+/// What is shown of a cause in a kernel is in docs/kernels.md only if the list names the test.
+#[test]
+fn tests_that_assert_a_cause_are_named_as_its_proof() {
+    let list: toml::Table = fs::read_to_string(repository().join("vm/kernels.toml"))
+        .expect("the list of kernels")
+        .parse()
+        .expect("TOML");
+    let proof = list["proof"].as_table().expect("a table");
+    let named = |cause: &str, test: &str| {
+        let tests = proof.get(cause).and_then(toml::Value::as_array);
+        tests.is_some_and(|tests| tests.iter().any(|named| named.as_str() == Some(test)))
+    };
+    let stages = list["stage"].as_array().expect("a list").iter();
+    let stages: Vec<&str> = stages.filter_map(|stage| stage["name"].as_str()).collect();
+    let mut asserted = Vec::new();
+    for text in texts() {
+        let file = text.path.strip_prefix("crates/probes/tests/");
+        let Some(stage) = file.and_then(|file| file.strip_suffix(".rs")) else {
+            continue;
+        };
+        if !stages.contains(&stage) {
+            continue;
+        }
+        let tests = functions(&text.content);
+        let tests = tests.iter().filter(|(name, _)| name.starts_with("root_"));
+        for (name, body) in tests {
+            let causes = Cause::all().filter(|cause| mentions(body, *cause));
+            asserted.extend(causes.map(|cause| (cause.name(), format!("{stage}/{name}"))));
+        }
+    }
+    assert!(!asserted.is_empty(), "no test asserts a cause");
+    let missing = asserted.iter().filter(|(cause, test)| !named(cause, test));
+    let missing = missing.map(|(cause, test)| format!("{test} proves {cause}"));
+    assert_none("name it in [proof] of vm/kernels.toml", missing.collect());
+    // Of the network a test may tell what a connection was like, and no cause.
+    let of_the_network = proof.iter().filter(|(cause, _)| cause.starts_with("net."));
+    let claimed = of_the_network.flat_map(|(cause, tests)| {
+        let tests = tests.as_array().into_iter().flatten();
+        tests.filter_map(move |test| Some((cause.as_str(), test.as_str()?.to_owned())))
+    });
+    let claimed = claimed.filter(|claim| !asserted.contains(claim));
+    let claimed = claimed.map(|(cause, test)| format!("{test} does not assert {cause}"));
+    assert_none(
+        "only a test that asserts it proves a cause",
+        claimed.collect(),
+    );
 }

@@ -63,8 +63,8 @@ fn drops(facts: &KernelFacts) -> Check {
     }
     Check::degraded(
         NAME,
-        "this kernel does not say why it drops one: that this host itself dropped a segment of a \
-         connection is known only where a thread waits on that connection directly, and not by whom",
+        "this kernel does not say why it drops one: that this host itself dropped what a connection \
+         sends is known from what the connection tried, where a thread polls to a tick, and not by whom",
         "boot a kernel of 5.17 or later",
     )
 }

@@ -24,14 +24,6 @@ Written by `make matrix` from `vm/kernels.toml` and from what its last run has s
 
 ";
 
-/// Causes whose names are reserved: nothing is given them yet, on any kernel.
-const RESERVED: [Cause; 4] = [
-    Cause::NetRetransmit,
-    Cause::NetNagle,
-    Cause::NetAck,
-    Cause::NetPeer,
-];
-
 /// The text of the document.
 pub(crate) fn text(list: &List, records: &Records) -> String {
     let mut text = HEAD.to_owned();
@@ -49,7 +41,7 @@ fn table(text: &mut String, list: &List, records: &Records) {
     }
     let _ = writeln!(text, "\n|---|{}", "---|".repeat(list.kernels.len()));
     for cause in Cause::all() {
-        if cause == Cause::Unknown || RESERVED.contains(&cause) {
+        if cause == Cause::Unknown {
             continue;
         }
         let _ = write!(text, "| `{}` |", cause.name());

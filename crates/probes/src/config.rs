@@ -67,12 +67,14 @@ pub struct FaultPlan {
     /// Skip every n-th waking as if the program had been skipped; 0: none. Moves the same counter.
     pub skip_wakings_every: u32,
     /// Skip every n-th switch to a watched thread out of one that is not, as if the kernel did not trace it;
-    /// 0: none. Nothing counts that, nor the next two.
+    /// 0: none. Nothing counts that, nor the next three.
     pub untraced_switches_every: u32,
     /// Skip what is sent again.
     pub untraced_resent: bool,
     /// Skip what arrives without bytes.
     pub untraced_acks: bool,
+    /// Skip what this host drops, as where the kernel does not say why.
+    pub untraced_drops: bool,
     /// Make room for no more threads than this; 0: as many as there may be. Only where there is a
     /// limit ([`KernelFacts::threads_max`]).
     pub threads_max: u32,
@@ -170,7 +172,7 @@ pub struct KernelFacts {
     /// Whether a waker can be told from an interrupt on top of it. Without, wakers are unknown.
     pub wakers: bool,
     /// Whether a dropped packet says why (5.17). Without, what this host itself drops of a connection is
-    /// known only while a thread waits on that connection directly.
+    /// known from what the connection tried and did not send, in ticks where a thread polls, and not where.
     pub drop_reasons: bool,
     /// Whether kernel memory is read by typed loads (6.2) instead of a helper's copies, which cost more
     /// at each switch.

@@ -25,6 +25,8 @@ use libbpf_rs::OpenProgramMut;
 use libbpf_rs::skel::OpenSkel;
 use libbpf_rs::skel::Skel;
 use libbpf_rs::skel::SkelBuilder;
+use rustix::time::ClockId;
+use rustix::time::clock_getres;
 use std::mem::MaybeUninit;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
@@ -175,6 +177,9 @@ fn configure(
     let offsets = features.per_cpu_offsets(&symbols);
     let fixed = &mut rodata.config;
     fixed.key = random_key()?;
+    // The resolution of the coarse clocks is the length of a tick (`KTIME_LOW_RES`).
+    let tick = clock_getres(ClockId::MonotonicCoarse);
+    fixed.tick_ns = tick.tv_sec as u64 * 1_000_000_000 + tick.tv_nsec as u64;
     fixed.watermark_bytes = u64::from(bytes) / WATERMARK_PART;
     fixed.runqueues_offset = offsets.runqueues;
     fixed.preempt_offset = offsets.preempt_count;
@@ -188,6 +193,9 @@ fn configure(
     fixed.untraced_every = config.faults.untraced_switches_every;
     fixed.untraced_resent = config.faults.untraced_resent.into();
     fixed.untraced_acks = config.faults.untraced_acks.into();
+    fixed.untraced_drops = config.faults.untraced_drops.into();
+    let told = features.says_drop_reason() && !config.faults.untraced_drops;
+    fixed.drops_unsaid = (!told).into();
     fixed.drop_exits = config.faults.drop_exits.into();
     fixed.order_is_second = features.order_is_second().into();
     fixed.call_poll = arch::CALL_POLL;

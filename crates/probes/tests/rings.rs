@@ -15,12 +15,12 @@ use common::exchange::Exchange;
 use common::exchange::THINKS;
 use common::exchange::asked_across;
 use common::exchange::asked_in_vain;
-use common::exchange::assert_at;
+use common::exchange::assert_between;
 use common::exchange::slack_ns;
 use common::exchange::time_in;
-use common::network::Dropper;
 use common::network::Namespace;
 use common::network::Pair;
+use common::network::Place;
 use common::now;
 use common::polling;
 use common::polling::Source;
@@ -348,8 +348,7 @@ fn share(session: &Session, cycle: &Cycle, wanted: Cause) -> Ns {
 fn root_a_request_lost_while_its_thread_waits_on_a_ring_is_lost_until_it_is_acknowledged() {
     let mut session = Session::start();
     let pair = Pair::new();
-    let dropper = Dropper::on_the_way_in(&pair.right);
-    let (_pair, exchange, noted) = asked_in_vain(pair, exchange_on_a_ring, dropper);
+    let (_pair, exchange, trail) = asked_in_vain(pair, exchange_on_a_ring, Place::RightIn);
     session.drain_past(now());
     let (cycle, seen) = session.longest(exchange.tid, Call::IoWait);
     assert!(cycle.end < exchange.answered && cycle.off.at > exchange.asked);
@@ -359,17 +358,27 @@ fn root_a_request_lost_while_its_thread_waits_on_a_ring_is_lost_until_it_is_ackn
         sent.state.has(NetState::UNACKED) && sent.state.has(NetState::ASKED),
         "{seen:#?}"
     );
-    assert_at("sent", sent.at, noted[0].at);
+    assert_between(
+        "sent",
+        sent.at,
+        exchange.asked,
+        trail.left_out[0].at + slack_ns(),
+    );
     let lost_ns = time_in(cycle, seen, |state| {
         state.has(NetState::LOST) && !state.has(NetState::ARRIVED)
     });
-    assert_close("lost", lost_ns, noted[2].at - noted[1].at, slack_ns());
+    assert_close(
+        "lost",
+        lost_ns,
+        trail.right_in[2].at - trail.right_in[1].at,
+        slack_ns(),
+    );
     let told = share(&session, cycle, Cause::NetRetransmit);
-    let noticeable = noted[0].at + seen.srtt_ns;
-    let truth = noted[2].at - noticeable.max(cycle.off.at);
+    let noticeable = trail.right_in[0].at + seen.srtt_ns;
+    let truth = trail.right_in[2].at - noticeable.max(cycle.off.at);
     assert_close("net.retransmit", told, truth, slack_ns());
     let peer = share(&session, cycle, Cause::NetPeer);
-    let thought = cycle.waking.unwrap() - noted[2].at;
+    let thought = cycle.waking.unwrap() - trail.right_in[2].at;
     assert_close("net.peer", peer, thought, slack_ns());
 }
 

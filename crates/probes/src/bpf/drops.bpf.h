@@ -137,7 +137,7 @@ static __always_inline void dropping(struct sk_buff *skb, u32 reason)
 {
 	u32 kind;
 
-	if (reason >= DROP_REASONS_MAX)
+	if (config.untraced_drops || reason >= DROP_REASONS_MAX)
 		return;
 	barrier_var(reason); /* or the verifier does not see the mask, which the compiler finds needless */
 	kind = drop_class[reason % DROP_REASONS_MAX];

@@ -150,6 +150,7 @@ enum {
 	TCP_FLAG_ACK = 0x10,
 	TCP_CA_RECOVERY = 3,
 	TCP_CA_LOSS = 4,
+	TCP_CHRONO_BUSY = 1,
 	ICSK_TIME_PROBE0 = 3,
 	ICSK_TIME_LOSS_PROBE = 5,
 	IPPROTO_TCP = 6,
@@ -502,7 +503,8 @@ struct inet_connection_sock {
 
 struct tcp_sock {
 	u64 bytes_received;
-	u64 bytes_sent;
+	u64 bytes_sent; /* with each try, as the next */
+	u64 bytes_retrans;
 	u64 first_tx_mstamp; /* microseconds, as the next */
 	u64 delivered_mstamp;
 	u32 rcv_nxt;
@@ -523,6 +525,8 @@ struct tcp_sock {
 	u32 lost_out;
 	u32 sacked_out;
 	u32 lsndtime;
+	u32 chrono_start; /* ticks */
+	u8 chrono_type : 2;
 	u8 nonagle : 4;
 	struct minmax rtt_min;
 	struct rb_root out_of_order_queue;

@@ -29,6 +29,7 @@ struct probe_config {
 	u64 restart_poll; /* addresses of restart functions, 0: unknown */
 	u64 restart_futex;
 	u64 restart_sleep;
+	u64 tick_ns;
 	u32 ignore_tgid;
 	u32 drop_every;
 	u32 skip_wakings_every;
@@ -39,6 +40,8 @@ struct probe_config {
 	u8 drop_exits;
 	u8 untraced_resent;
 	u8 untraced_acks;
+	u8 untraced_drops;
+	u8 drops_unsaid;    /* what this host drops is not told by a hook */
 	u8 order_is_second; /* 7.2 swapped the arguments of direct reclaim */
 	u8 net;             /* connections are followed */
 };
@@ -151,6 +154,7 @@ struct tcp_view {
 	u32 holes;
 	u32 pending; /* timer */
 	u32 resent; /* segments, ever */
+	u32 tried; /* bytes that were tried and not sent, ever, up to a constant */
 	u64 flight; /* when the first of what is in flight left, if nothing of it is acknowledged */
 	u64 delivered; /* when an acknowledgement of something new last came, or a flight began */
 };
@@ -203,12 +207,14 @@ struct connection {
 	u32 waited;       /* (wait) since then a wait for it ended, that of `reader` */
 	u32 passed_on;    /* more than one thread has read from it, or waited for it (wait too) */
 	u32 idle_una;  /* snd_una as nothing was in flight */
+	u32 idle_tried; /* of the view, then */
 	u32 oldest;
 	u32 arrived;   /* (mirror) up to where the other end has everything, if `arrived_set` */
 	u32 arrived_set;
 	u32 closed;
 	u32 resent_seen;  /* of all segments ever sent again, those that were noticed */
 	u32 peer_resent;  /* how many the other end had sent again as that was last looked at */
+	u32 peer_tried;   /* the same of what it had tried */
 	u32 resent[RESENT_KINDS];
 	u32 resent_told[RESENT_KINDS]; /* (wait) */
 	u32 drops;      /* (drop), as the next four */

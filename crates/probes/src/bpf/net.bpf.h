@@ -24,6 +24,16 @@ enum note_kind {
 	NOTE_LISTENS,      /* the port, and the network namespace */
 };
 
+/*
+ * What a subprogram returns whose result nobody uses: the compiler leaves in r0 whatever was there, and an
+ * address of a caller's stack is refused.
+ */
+static __always_inline int nothing(void)
+{
+	asm volatile("r0 = 0" ::: "r0");
+	return 0;
+}
+
 /* Sequence numbers wrap around. */
 static __always_inline bool after(u32 a, u32 b)
 {
@@ -127,6 +137,7 @@ static __always_inline u64 oldest_sent(struct sock *sk, u32 una)
 	view->allowed = READ(tp, snd_cwnd); \
 	view->holes = READ(tp, out_of_order_queue.rb_node) != NULL; \
 	view->resent = READ(tp, total_retrans); \
+	view->tried = READ(tp, bytes_sent) - READ(tp, bytes_retrans) - view->nxt; \
 	view->flight = READ(tp, first_tx_mstamp); \
 	view->delivered = READ(tp, delivered_mstamp); \
 	view->pending = READ(icsk, icsk_pending);
@@ -151,7 +162,7 @@ static __noinline int look_at(struct tcp_view *view, struct sock *sk)
 	view->window_end += view->una;
 	view->flight *= 1000;
 	view->delivered *= 1000;
-	return 0;
+	return nothing();
 }
 
 /*
@@ -174,8 +185,15 @@ static __always_inline u32 is_after(u32 a, u32 b)
 	return difference >> 31;
 }
 
+/* Since nothing was in flight last, bytes were tried and this host did not let them out. */
+static __always_inline u32 was_tried(const struct connection *connection,
+				     const struct tcp_view *view)
+{
+	return is_after(view->tried, connection->idle_tried);
+}
+
 /* What keeps the next segment, if there is one. */
-static __always_inline u32 held_by(const struct tcp_view *view)
+static __always_inline u32 held_by(const struct connection *connection, const struct tcp_view *view)
 {
 	u32 unsent = view->write - view->nxt, waits = nonzero(unsent);
 	u32 small = is_after(view->mss, unsent);
@@ -186,11 +204,16 @@ static __always_inline u32 held_by(const struct tcp_view *view)
 	u32 nagle = open & small & ~nonzero(view->nonagle) & nonzero(view->out) &
 		    is_after(view->small, view->una) & ~is_after(view->small, view->nxt);
 	u32 full = waits & ~is_after(view->allowed, view->in_flight);
-	/* Nothing is on its way, the window is open, and a timer tries again: the sending failed here. */
+	/*
+	 * Nothing is on its way, the window is open, and a timer tries again: the sending failed here, or was
+	 * not tried: by a program that said that more would come, without a cork.
+	 */
 	u32 stuck = open & ~nonzero(view->out) & ~nonzero(view->pending ^ ICSK_TIME_PROBE0);
+	u32 tried = was_tried(connection, view), untried = stuck & ~corked & ~tried;
 
 	return waits * NET_UNSENT | closed * NET_WINDOW | (corked & 1) * NET_CORKED |
-	       (nagle & 1) * NET_NAGLE | (full & 1) * NET_CWND | (stuck & 1) * NET_DROPPED;
+	       (nagle & 1) * NET_NAGLE | (full & 1) * NET_CWND | (stuck & tried & 1) * NET_DROPPED |
+	       (untried & 1) * NET_UNFOLLOWED;
 }
 
 static __always_inline u32 lasts(const struct trouble *trouble, u32 reached)
@@ -209,7 +232,7 @@ static __always_inline u32 troubles(const struct connection *connection,
 	       nonzero(view->holes) * NET_GAP;
 }
 
-/* All bits of net_state but LATE; UNFOLLOWED where it is not known whose turn it is. A subprogram, as the next: inlined, they fill the stack. */
+/* All bits of net_state but LATE; UNFOLLOWED where it is not known whose turn it is, or what holds bytes back. A subprogram, as the next: inlined, they fill the stack. */
 static __noinline u32 state_of(const struct connection *connection, const struct tcp_view *view)
 {
 	u32 asked = nonzero(view->write ^ connection->heard_at);
@@ -218,7 +241,7 @@ static __noinline u32 state_of(const struct connection *connection, const struct
 	u32 here = nonzero((u32)(connection->other >> 32) | (u32)connection->other);
 	u32 arrived = nonzero(connection->arrived_set) & ~is_after(view->write, connection->arrived);
 
-	return nonzero(view->una ^ view->write) * NET_UNACKED | held_by(view) |
+	return nonzero(view->una ^ view->write) * NET_UNACKED | held_by(connection, view) |
 	       troubles(connection, view) | asked * NET_ASKED | (heard & 1) * NET_HEARD |
 	       here * NET_HERE | (arrived & 1) * NET_ARRIVED | (unknown & 1) * NET_UNFOLLOWED;
 }
@@ -382,10 +405,13 @@ static __always_inline void begin_at(struct connection *connection, const struct
 		connection->heard_at--; /* so that it counts as written to since */
 	connection->asked_from = connection->heard_at;
 	connection->taken = read_word((u64)&tp->copied_seq);
+	connection->idle_tried = view->tried;
 	if (view->una == view->nxt)
 		connection->idle_una = view->una;
 	else
 		connection->idle_una = view->una - 1;
+	if (view->una == view->nxt && view->nxt != view->write)
+		connection->idle_tried--; /* so that what waits counts as tried */
 	connection->resent_seen = view->resent;
 }
 

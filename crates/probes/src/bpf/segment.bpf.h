@@ -42,6 +42,7 @@ static __always_inline u64 acknowledged_unseen(struct connection *connection,
 	if (view->una != view->nxt || !sent || sent > view->mss)
 		return 0;
 	connection->idle_una = view->una;
+	connection->idle_tried = view->tried;
 	if (view->flight > last && view->flight < view->delivered)
 		add_own(connection, view->flight, view->flight,
 			(state | NET_UNACKED) & ~(NET_ARRIVED | NET_PEER_LOST));
@@ -81,6 +82,71 @@ static __always_inline u64 arrived_all(const struct connection *connection)
 }
 
 /*
+ * When the kernel's tick 0 was, by CLOCK_MONOTONIC. Ticks are counted late and never early, so of all that is
+ * seen the least is nearest; `now` was read after `ticks`.
+ */
+static s64 tick_zero;
+
+static __always_inline void note_tick(u64 ticks, u64 now)
+{
+	s64 zero = now - ticks * config.tick_ns;
+
+	if (!tick_zero || zero < tick_zero)
+		tick_zero = zero;
+}
+
+/*
+ * The bytes of the latest flight from idle, or of the one that is to come, were written before this instant,
+ * and not just before they were sent; else 0. The kernel has the tick in which it came to have something to
+ * send.
+ */
+static __noinline u64 written_by(const struct connection *connection, const struct tcp_view *view,
+				 u64 now)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)connection->sock;
+	u64 until = view->out ? view->flight : now, by;
+	u64 ticks = bpf_jiffies64();
+
+	if (!tick_zero || view->una == view->write || connection->idle_una != view->una ||
+	    BPF_CORE_READ_BITFIELD_PROBED(tp, chrono_type) != TCP_CHRONO_BUSY)
+		return 0;
+	ticks -= (u32)ticks - BPF_CORE_READ(tp, chrono_start);
+	by = tick_zero + (ticks + 1) * config.tick_ns;
+	return by < until ? by : 0;
+}
+
+/*
+ * Bytes waited here before they were sent, or still do, and no hook told of it. If they were tried, this host
+ * dropped them; else it is not known what held them back. Whether there was such a thing.
+ */
+static __noinline u32 tell_held(struct connection *connection, const struct tcp_view *view,
+				u32 state, u64 now)
+{
+	u32 held = (state & (NET_ASKED | NET_HERE)) | NET_UNACKED | NET_UNSENT, was;
+	u64 last, by, unclear;
+	struct net_phase *phase;
+
+	if (!connection->own_count || lasts(&connection->dropped, view->una))
+		return 0;
+	phase = &connection->own[(connection->own_count - 1) % NET_OWN];
+	was = phase->state;
+	last = phase->at;
+	if (view->out && view->flight <= last)
+		return 0;
+	by = written_by(connection, view, now);
+	if (!by)
+		return 0;
+	if (was & (NET_DROPPED | NET_UNFOLLOWED))
+		return view->out;
+	unclear = by - 2 * config.tick_ns;
+	if (by > last || !was_tried(connection, view))
+		add_own(connection, unclear < last ? last : unclear, 0, held | NET_UNFOLLOWED);
+	if (was_tried(connection, view))
+		add_own(connection, by < last ? last : by, by, held | NET_DROPPED);
+	return 1;
+}
+
+/*
  * What held before this hook and was not seen to begin. Bytes are written without a hook: then it began
  * with their flight, or, of those that are held back, when all before them had arrived. A drop began when it
  * was noted, after the flight of what was dropped, or asked for it. The hook of an arrival may be missed: the
@@ -92,6 +158,12 @@ static __noinline int catch_up(struct connection *connection, const struct tcp_v
 	u64 last = 0, began = 0, since = since_of(connection, view, state), arrived;
 	struct net_phase *phase;
 
+	if (tell_held(connection, view, state, now)) {
+		if (view->out)
+			add_own(connection, view->flight, view->flight,
+				state & ~(NET_PEER_LOST | NET_ARRIVED));
+		return nothing();
+	}
 	if (connection->own_count) {
 		phase = &connection->own[(connection->own_count - 1) % NET_OWN];
 		was = phase->state;
@@ -99,7 +171,7 @@ static __noinline int catch_up(struct connection *connection, const struct tcp_v
 	}
 	changed = (was ^ state) & ~(NET_FLAPPING | NET_MIRRORED);
 	if (last && !changed)
-		return 0;
+		return nothing();
 	came = state & ~was;
 	if (came & (NET_DROPPED | NET_PEER_DROPPED)) {
 		began = since;
@@ -121,7 +193,7 @@ static __noinline int catch_up(struct connection *connection, const struct tcp_v
 		state &= ~(NET_PEER_LOST | (came & (NET_UNACKED | NET_DROPPED) ? NET_ARRIVED : 0));
 	}
 	add_own(connection, began < last ? last : began, since, state);
-	return 0;
+	return nothing();
 }
 
 /* What will hold once the segment is processed. New bytes count as heard when they can be read. */
@@ -140,6 +212,7 @@ static __always_inline u32 foresee(struct connection *connection, struct tcp_vie
 			view->in_flight = 0;
 			view->pending = 0;
 			connection->idle_una = view->una;
+			connection->idle_tried = view->tried;
 		}
 	}
 	if (!after(segment->end, view->received))
@@ -243,11 +316,11 @@ static __noinline int notice_resent(struct connection *connection, struct tcp_vi
 
 	connection->resent_seen = view->resent;
 	if (missed <= 0)
-		return 0;
+		return nothing();
 	connection->resent[resent_unseen_by(sk) % RESENT_KINDS] += missed;
 	connection->resent_at = now;
 	if (!view->out)
-		return 0;
+		return nothing();
 	view->retransmitted = 0;
 	catch_up(connection, view, now);
 	view->retransmitted = retransmitted;
@@ -255,7 +328,7 @@ static __noinline int notice_resent(struct connection *connection, struct tcp_vi
 		 BPF_CORE_READ(tp, srtt_us) >> 3);
 	state = state_of(connection, view);
 	add_own(connection, now, since_of(connection, view, state), state);
-	return 0;
+	return nothing();
 }
 
 /* The same of what the other end has sent again, and arrives here now. */
@@ -270,14 +343,36 @@ static __noinline int notice_peer_resent(struct connection *connection, struct c
 
 	if (resent == other->resent_seen || resent == connection->peer_resent ||
 	    !after(segment->end, view->received))
-		return 0;
+		return nothing();
 	connection->peer_resent = resent;
 	look_at(&its, (struct sock *)sender);
 	since = flight_since(other, &its);
 	set_loss(&connection->peer_lost, view->received, segment->end, since, now,
 		 BPF_CORE_READ(sender, srtt_us) >> 3);
 	add_own(connection, now, connection->peer_lost.since, state_of(connection, view));
-	return 0;
+	return nothing();
+}
+
+/* The same of what the other end could not send before. */
+static __noinline int notice_peer_held(struct connection *connection, struct connection *other,
+				       const struct segment *segment, const struct tcp_view *view,
+				       u64 now)
+{
+	struct tcp_view its;
+	u64 since;
+
+	if (connection->peer_dropped.set)
+		return nothing();
+	look_at(&its, (struct sock *)other->sock);
+	if (its.tried == connection->peer_tried || !was_tried(other, &its))
+		return nothing();
+	connection->peer_tried = its.tried;
+	since = written_by(other, &its, now);
+	if (!since)
+		return nothing();
+	set_trouble(&connection->peer_dropped, view->received, segment->end, since);
+	add_own(connection, now, since, state_of(connection, view));
+	return nothing();
 }
 
 static __noinline int follow_segment(struct connection *connection, u64 other_key,
@@ -287,8 +382,9 @@ static __noinline int follow_segment(struct connection *connection, u64 other_ke
 	struct connection *other = NULL;
 	u32 was, state, received;
 	struct tcp_view view;
-	u64 now = bpf_ktime_get_ns();
+	u64 ticks = bpf_jiffies64(), now = bpf_ktime_get_ns();
 
+	note_tick(ticks, now);
 	look_at(&view, sk);
 	if (view.una != connection->idle_una)
 		keep_oldest(connection, sk, &view);
@@ -298,6 +394,8 @@ static __noinline int follow_segment(struct connection *connection, u64 other_ke
 		other = other_end(connection, other_key, &view);
 	if (other && other->watched)
 		notice_peer_resent(connection, other, segment, &view, now);
+	if (config.drops_unsaid && other && other->watched)
+		notice_peer_held(connection, other, segment, &view, now);
 	was = state_of(connection, &view);
 	received = view.received;
 	state = foresee(connection, &view, segment, now);
@@ -309,7 +407,7 @@ static __noinline int follow_segment(struct connection *connection, u64 other_ke
 	retire(&connection->peer_dropped, view.received);
 	if (other && other->watched && view.received != received)
 		tell_arrival(other, view.received, now);
-	return 0;
+	return nothing();
 }
 
 /* A segment of an established connection has arrived; it is not processed yet. */
@@ -367,13 +465,13 @@ static __noinline int follow_resent(struct connection *connection, u64 other_key
 	if ((was ^ state) & ~NET_FLAPPING)
 		add_own(connection, now, since_of(connection, &view, state), state);
 	if (!connection->other)
-		return 0;
+		return nothing();
 	other = other_end(connection, other_key, &view);
 	if (!other || !other->watched || has_received(other, segment->end))
-		return 0;
+		return nothing();
 	set_loss(&other->peer_lost, view.una, segment->end, since, now, srtt_us);
 	add_mirror(other, now, other->peer_lost.since, NET_HERE | NET_PEER_LOST);
-	return 0;
+	return nothing();
 }
 
 /* A segment was sent again; from 6.15 on also where that failed at once. */

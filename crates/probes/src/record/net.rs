@@ -192,13 +192,15 @@ fn merge(all: &[Seen]) -> Vec<Phase> {
         let mut phase = seen.phase;
         if seen.mirrored {
             let Some(last) = merged.last() else { continue };
+            // Late was that phase, not this one.
+            let known = last.state.without(NetState::LATE);
             // Everything that was written has arrived: so none of it is unsent any more.
             let old = match phase.state.has(NetState::ARRIVED) {
-                true => last.state.0 & !UNSENT,
-                false => last.state.0,
+                true => known.0 & !UNSENT,
+                false => known.0,
             };
             let state = NetState(old & !MIRRORED | phase.state.0 & MIRRORED);
-            if state == last.state {
+            if state == known {
                 continue;
             }
             if state.since_bit() != phase.state.since_bit() {

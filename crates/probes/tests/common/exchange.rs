@@ -3,13 +3,16 @@
 
 use super::Session;
 use super::kernel;
-use super::network::Dropper;
-use super::network::Noted;
 use super::network::Pair;
+use super::network::Place;
+use super::network::Posts;
 use super::network::RIGHT;
+use super::network::Trail;
 use super::now;
 use super::until;
 use super::worker::Worker;
+use lacuna_timeline::Cause;
+use lacuna_timeline::Recorder;
 use lacuna_timeline::event::Call;
 use lacuna_timeline::event::Connection;
 use lacuna_timeline::event::Cycle;
@@ -32,6 +35,11 @@ pub const THINKS: Duration = Duration::from_millis(150);
 
 const SYS_RECVFROM: u32 = 45;
 
+/// More than any test records.
+const RECORDER_BYTES: usize = 64 << 20;
+
+/// A microsecond.
+pub const US: Ns = 1000;
 /// A millisecond.
 pub const MS: Ns = 1_000_000;
 
@@ -63,9 +71,21 @@ impl Session {
     /// Of the longest such wait.
     #[track_caller]
     pub fn longest(&self, tid: u32, call: Call) -> (&Cycle, &Connection) {
+        self.longest_since(0, tid, call)
+    }
+
+    /// Of the longest in an exchange: one before it may take longer, on a busy machine.
+    #[track_caller]
+    pub fn longest_in(&self, exchange: &Exchange, call: Call) -> (&Cycle, &Connection) {
+        self.longest_since(exchange.asked, exchange.tid, call)
+    }
+
+    #[track_caller]
+    fn longest_since(&self, from: Ns, tid: u32, call: Call) -> (&Cycle, &Connection) {
         let told = self.told(tid, call);
         let (cycle, net) = told
             .into_iter()
+            .filter(|(cycle, _)| cycle.off.at >= from)
             .max_by_key(|(cycle, _)| cycle.end - cycle.off.at)
             .expect("a wait on a connection was told");
         assert!(cycle.net, "its cycle says so");
@@ -73,6 +93,18 @@ impl Session {
         ordered(cycle, &net.seen);
         (cycle, &net.seen)
     }
+}
+
+/// How much of a wait, from its switch-out to its waking, has that cause.
+#[track_caller]
+pub fn caused(session: &Session, cycle: &Cycle, cause: Cause) -> Ns {
+    let mut recorder = Recorder::new(RECORDER_BYTES);
+    for event in &session.events {
+        recorder.push(event.clone());
+    }
+    recorder.confirm(session.horizon);
+    let wait = cycle.off.at..cycle.waking.unwrap_or(cycle.end);
+    recorder.account(cycle.thread, &[wait]).ns(cause)
 }
 
 /// What must hold of all of them.
@@ -143,11 +175,31 @@ pub fn slack_ns() -> Ns {
     if kernel::emulated() { 40 * MS } else { MS }
 }
 
+/// How long one of the kernel's ticks is.
+pub fn tick_ns() -> Ns {
+    rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse).tv_nsec as u64
+}
+
 /// Asserts that something was when the test noted it.
 #[track_caller]
 pub fn assert_at(what: &str, measured: Ns, noted: Ns) {
     let apart = measured.abs_diff(noted);
     assert!(apart <= slack_ns(), "{what}: {apart} ns apart");
+}
+
+/// Asserts that something was between two instants that it follows and goes before. (What is told goes by
+/// whole microseconds.)
+#[track_caller]
+pub fn assert_between(what: &str, measured: Ns, from: Ns, to: Ns) {
+    let range = from.saturating_sub(US)..=to + US;
+    let (after, before) = (
+        i128::from(measured) - i128::from(from),
+        i128::from(to) - i128::from(measured),
+    );
+    assert!(
+        range.contains(&measured),
+        "{what}: {after} ns after the one, {before} before the other"
+    );
 }
 
 /// Waits until that thread waits for input.
@@ -210,26 +262,49 @@ pub fn asked_across(
     (pair, exchange, server)
 }
 
-/// The same with a dropper on the cable that lets the next two segments with data not pass; what it saw.
+/// The same where the next two segments with data do not pass that place; what passed where.
 pub fn asked_in_vain(
     pair: Pair,
     exchange: fn(&mut TcpStream, u8) -> Exchange,
-    mut dropper: Dropper,
-) -> (Pair, Exchange, Vec<Noted>) {
+    place: Place,
+) -> (Pair, Exchange, Trail) {
+    dropped_after(|| (), pair, exchange, place)
+}
+
+/// The same once the latest answer is acknowledged: else it is the request that acknowledges it, and where
+/// that is dropped the answer is sent again.
+pub fn asked_in_vain_from_rest(
+    pair: Pair,
+    exchange: fn(&mut TcpStream, u8) -> Exchange,
+    place: Place,
+) -> (Pair, Exchange, Trail) {
+    let right = pair.right.again();
+    let rest = move || until("all is acknowledged", || right.unacknowledged() == 0);
+    dropped_after(rest, pair, exchange, place)
+}
+
+fn dropped_after(
+    before: impl FnOnce() + Send + 'static,
+    pair: Pair,
+    exchange: fn(&mut TcpStream, u8) -> Exchange,
+    place: Place,
+) -> (Pair, Exchange, Trail) {
+    let mut posts = Posts::new(&pair);
     let (tell, told) = channel();
     let (ready, go) = channel();
     let arm = Worker::start("arms", None, move |_| {
         told.recv().unwrap();
-        dropper.drop_next(2);
+        before();
+        posts.drop_next(place, 2);
         ready.send(()).unwrap();
-        dropper
+        posts
     });
     let (pair, exchange, server) = asked_across(pair, exchange, move || {
         tell.send(()).unwrap();
         go.recv().unwrap();
     });
     server.join();
-    let noted = arm.join().noted();
-    assert_eq!(noted.iter().filter(|noted| noted.dropped).count(), 2);
-    (pair, exchange, noted)
+    let trail = arm.join().trail(exchange.asked);
+    assert_eq!(trail.dropped(), 2, "{trail:?}");
+    (pair, exchange, trail)
 }

@@ -18,6 +18,7 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/dropper.skel.rs"));
 }
 
+use super::exchange::THINKS;
 use lacuna_timeline::event::Ns;
 use libbpf_rs::TC_EGRESS;
 use libbpf_rs::TC_INGRESS;
@@ -106,6 +107,22 @@ impl Namespace {
             .expect(name)
     }
 
+    /// How many bytes its connections have written that are not acknowledged.
+    pub fn unacknowledged(&self) -> u64 {
+        let read = || fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+        let text = self.within(read);
+        let queued = text.lines().skip(1).map(|line| {
+            let queues = line.split_ascii_whitespace().nth(4).unwrap();
+            u64::from_str_radix(queues.split(':').next().unwrap(), 16).unwrap()
+        });
+        queued.sum()
+    }
+
+    /// The same namespace once more.
+    pub fn again(&self) -> Namespace {
+        Namespace(self.0.try_clone().unwrap())
+    }
+
     /// The number that the kernel knows it by.
     pub fn inum(&self) -> u32 {
         rustix::fs::fstat(&self.0).unwrap().st_ino as u32
@@ -140,6 +157,83 @@ impl Pair {
             end.run("ip", &["link", "set", CABLE, "up"]);
         }
         Pair { left, right }
+    }
+}
+
+/// Where a segment passes: an end of the cable, and which way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    LeftOut,
+    RightIn,
+    RightOut,
+    LeftIn,
+}
+
+/// What stands at each place of the cable, and notes what comes by.
+pub struct Posts([Dropper; 4]);
+
+/// What came by at each place, oldest first.
+#[derive(Debug)]
+pub struct Trail {
+    pub left_out: Vec<Noted>,
+    pub right_in: Vec<Noted>,
+    pub right_out: Vec<Noted>,
+    pub left_in: Vec<Noted>,
+}
+
+impl Trail {
+    /// How many were dropped.
+    pub fn dropped(&self) -> usize {
+        let places = [
+            &self.left_out,
+            &self.right_in,
+            &self.right_out,
+            &self.left_in,
+        ];
+        let all = places.into_iter().flatten();
+        all.filter(|noted| noted.dropped).count()
+    }
+
+    /// By then the server had the question: it had thought about it when its answer left.
+    pub fn asked_by(&self) -> Ns {
+        let answer = self.right_out.last().unwrap();
+        answer.at - THINKS.as_nanos() as u64
+    }
+
+    /// Before that it did not write the answer.
+    pub fn answered_from(&self) -> Ns {
+        self.right_in[0].at + THINKS.as_nanos() as u64
+    }
+}
+
+impl Posts {
+    pub fn new(pair: &Pair) -> Posts {
+        Posts([
+            Dropper::on_the_way_out(&pair.left),
+            Dropper::on_the_way_in(&pair.right),
+            Dropper::on_the_way_out(&pair.right),
+            Dropper::on_the_way_in(&pair.left),
+        ])
+    }
+
+    /// Lets the next so many segments with data not pass that place.
+    pub fn drop_next(&mut self, place: Place, count: u32) {
+        self.0[place as usize].drop_next(count);
+    }
+
+    /// All from an instant on.
+    pub fn trail(&self, from: Ns) -> Trail {
+        let at = |place: Place| {
+            let mut noted = self.0[place as usize].noted();
+            noted.retain(|noted| noted.at >= from);
+            noted
+        };
+        Trail {
+            left_out: at(Place::LeftOut),
+            right_in: at(Place::RightIn),
+            right_out: at(Place::RightOut),
+            left_in: at(Place::LeftIn),
+        }
     }
 }
 

@@ -96,6 +96,18 @@ fn the_mirror_changes_only_what_it_can_know() {
 }
 
 #[test]
+fn only_the_late_phase_itself_is_late() {
+    let late = NetState::LATE.0;
+    let own = [phase(900_000, UNACKED | HERE | late)];
+    let mirror = [phase(1_100_000, HERE), phase(1_200_000, HERE | ARRIVED)];
+    let expected = [
+        (900_000, UNACKED | HERE | late),
+        (1_200_000, UNACKED | HERE | ARRIVED),
+    ];
+    assert_eq!(states(&seen(&record(&own, &mirror))), expected);
+}
+
+#[test]
 fn what_has_all_arrived_is_not_unsent_any_more() {
     let dropped = NetState::DROPPED.0;
     let unsent = NetState::UNSENT.0 | NetState::NAGLE.0 | NetState::WINDOW.0;
