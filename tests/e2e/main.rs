@@ -12,6 +12,7 @@ mod agent;
 mod answer;
 mod cgroup;
 mod http;
+mod nginx;
 mod peers;
 mod process;
 mod programs;
@@ -29,6 +30,7 @@ use std::time::Instant;
 
 use crate::agent::Agent;
 use crate::peers::Upstream;
+use crate::peers::check_http2;
 use crate::peers::check_java;
 use crate::peers::check_nginx;
 use crate::peers::check_redis;
@@ -150,6 +152,11 @@ fn root_e2e_nginx_waits_for_its_slow_upstream() {
 #[test]
 fn root_e2e_nginx_that_connects_anew_waits_for_its_slow_upstream() {
     check_nginx(Upstream::Anew);
+}
+
+#[test]
+fn root_e2e_requests_that_share_a_connection_wait_for_its_peer() {
+    check_http2();
 }
 
 #[test]

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Waits for servers of everyday life, unmodified: nginx before a slow upstream, Redis in a script, and
-//! Java's pooled HTTP client. The other end is on this host, so the answer must go on into it.
+//! Waits for servers of everyday life, unmodified: nginx before a slow upstream, over TLS and with several
+//! requests on one connection too, Redis in a script, and Java's pooled HTTP client. The other end is on this host, so the answer must go on into it.
 //!
 //! Truth is the client's own clock and schedstat, what the servers say of themselves (nginx's access log,
 //! the slow log of Redis, the clock of the slow service), and what schedstat says of their threads. A cause
 //! is right within 1 % or 1 ms, whichever is larger; a link of a chain is too, or lies between two truths
 //! where none covers just its stretch. All other causes together are at most 2 % or 1 ms.
 
-use std::fs;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -22,6 +20,7 @@ use crate::answer::cause;
 use crate::answer::cause_ns;
 use crate::answer::explanation;
 use crate::answer::near;
+use crate::nginx::Nginx;
 use crate::process::Process;
 use crate::programs::Program;
 use crate::programs::Running;
@@ -39,7 +38,7 @@ const WARM_UP: &str = "300";
 /// How often each kind then waits for long.
 const LONG_WAITS: usize = 5;
 /// How long a server may take to come up, or to write a line of its log.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// schedstat may be wrong by as much in one stretch (docs/testing.md).
 const TICK_NS: u64 = 4_000_000;
 /// nginx's clock has milliseconds, and is read once in each round of its event loop.
@@ -68,7 +67,20 @@ pub(crate) fn check_nginx(upstream: Upstream) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let agent = Agent::start(directory.path());
     let service = Service::start();
-    let nginx = Nginx::start(directory.path(), service.port, upstream);
+    let (keep, pass) = match upstream {
+        Upstream::Kept => (
+            "keepalive 2;",
+            "proxy_http_version 1.1; proxy_set_header Connection '';",
+        ),
+        Upstream::Anew => ("", ""),
+    };
+    let to = service.port;
+    let nginx = Nginx::start(
+        directory.path(),
+        "",
+        &format!("upstream slow {{ server 127.0.0.1:{to}; {keep} }}\n"),
+        &format!("location / {{ proxy_pass http://slow; {pass} }}\n"),
+    );
     let port = nginx.port.to_string();
     let pid = service.process.pid().to_string();
     let client = start(&Start {
@@ -92,6 +104,94 @@ pub(crate) fn check_nginx(upstream: Upstream) {
         problems.extend(service.check_link(&chain[1], &own, wait));
         problems
     });
+}
+
+/// A client waits for nginx over TLS; another request on the same connection is answered meanwhile. Whose the
+/// bytes on it are nobody can see, so all of it is a wait for the peer, and next to nothing anything else.
+pub(crate) fn check_http2() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let agent = Agent::start(directory.path());
+    let services = [Service::start(), Service::start()];
+    let [slow, other] = [services[0].port, services[1].port];
+    let (certificate, key) = certificate(directory.path());
+    let nginx = Nginx::start(
+        directory.path(),
+        "ssl http2",
+        &format!("ssl_certificate {certificate};\nssl_certificate_key {key};\n"),
+        &format!(
+            "location / {{ proxy_pass http://127.0.0.1:{slow}; }}\n\
+             location /other/ {{ proxy_pass http://127.0.0.1:{other}/; }}\n"
+        ),
+    );
+    let port = nginx.port.to_string();
+    let pids = services
+        .each_ref()
+        .map(|service| service.process.pid().to_string());
+    let client = start(&Start {
+        program: Program::Python("ask_http2"),
+        arguments: &[
+            &port,
+            &certificate,
+            &pids.join(","),
+            WARM_UP,
+            &LONG_WAITS.to_string(),
+        ],
+        service: "ask-http2",
+        to: agent.endpoint(Transport::Http),
+        directory: directory.path(),
+        environment: &[],
+    });
+    check(&agent, &client, &["alone", "shared"], |answer, wait| {
+        let mut problems = check_wait(answer, wait, &["net.peer"]);
+        problems.extend(check_peer(answer, "nginx"));
+        let (worker, served_ns) = nginx.served(&wait.span_id);
+        let own = services[0].served(&wait.span_id);
+        // A wait of its own began with the other request's answer; the chain is that of the longer one.
+        let waits = if wait.kind == "shared" { 2 } else { 1 };
+        let least_ns = own.blocked_ns.saturating_sub(late_ns(wait)) / waits;
+        let at_nginx = least_ns..=served_ns + NGINX_CLOCK_NS;
+        problems.extend(check_link(
+            &chain(answer, "net.peer")[0],
+            worker,
+            &["net.peer"],
+            at_nginx,
+        ));
+        let connections = cause(answer, "net.peer").map(|peer| &peer["evidence"]["connections"]);
+        let aspects = connections.map(|connections| connections[0]["aspects"].clone());
+        let spoke_ns = aspects
+            .as_ref()
+            .and_then(|aspects| aspects["peer-spoke-last"].as_u64());
+        if spoke_ns.is_some() != (wait.kind == "shared") {
+            problems.push(format!("{}, and the peer spoke: {aspects:?}", wait.kind));
+        }
+        problems
+    });
+}
+
+/// A certificate for this host and its key, made for one run: their files.
+fn certificate(directory: &Path) -> (String, String) {
+    let [certificate, key] =
+        ["certificate.pem", "key.pem"].map(|name| directory.join(name).display().to_string());
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+        ])
+        .args(["-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-out", &certificate, "-keyout", &key])
+        .output()
+        .expect("openssl is installed");
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    (certificate, key)
 }
 
 /// A client reads a key while the server runs the script of another client.
@@ -331,76 +431,6 @@ impl Service {
         }
         let least_ns = own.blocked_ns.saturating_sub(late_ns(wait));
         check_link(link, tid, &["wait.sleep"], least_ns..=own.blocked_ns)
-    }
-}
-
-/// nginx with one worker, before one upstream.
-struct Nginx {
-    process: Process,
-    port: u16,
-    configuration: PathBuf,
-}
-
-impl Nginx {
-    fn start(directory: &Path, upstream_port: u16, upstream: Upstream) -> Nginx {
-        let port = free_port();
-        let at = directory.display();
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|name| format!("{name}_temp_path {at}/{name};\n"))
-            .concat();
-        let (keep, pass) = match upstream {
-            Upstream::Kept => (
-                "keepalive 2;",
-                "proxy_http_version 1.1; proxy_set_header Connection '';",
-            ),
-            Upstream::Anew => ("", ""),
-        };
-        let text = format!(
-            "daemon off;\nuser root;\nworker_processes 1;\npid {at}/nginx.pid;\nerror_log stderr;\n\
-             events {{ }}\n\
-             http {{\n\
-             log_format served 'uri $uri by $pid took $upstream_response_time';\n\
-             access_log /dev/stdout served;\n{temporary}\
-             upstream slow {{ server 127.0.0.1:{upstream_port}; {keep} }}\n\
-             server {{\n\
-             listen 127.0.0.1:{port};\n\
-             location / {{ proxy_pass http://slow; {pass} }}\n\
-             }}\n}}\n"
-        );
-        let configuration = directory.join("nginx.conf");
-        fs::write(&configuration, text).expect("the configuration is written");
-        let mut command = undisturbed(Path::new("nginx"));
-        command.arg("-c").arg(&configuration);
-        let process = Process::start("nginx", command);
-        process.wait_for_listener(port);
-        Nginx {
-            process,
-            port,
-            configuration,
-        }
-    }
-
-    /// Which worker served a request, and how long it waited for the upstream, by its own log.
-    fn served(&self, id: &str) -> (u32, u64) {
-        let line = self.process.wait_for_line(&format!("/{id} by "), PATIENCE);
-        let words: Vec<&str> = line.split(' ').collect();
-        let [_, _, _, worker, _, seconds] = words[..] else {
-            panic!("not a line of nginx's log: {line}")
-        };
-        let seconds: f64 = seconds.parse().expect("seconds");
-        (worker.parse().expect("a pid"), (seconds * 1e9) as u64)
-    }
-}
-
-/// Its workers outlive a master that is killed before it has stopped them.
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let mut stop = Command::new("nginx");
-        stop.arg("-c").arg(&self.configuration).args(["-s", "stop"]);
-        let told = stop.status().is_ok_and(|status| status.success());
-        if !told || !self.process.ends_within(PATIENCE) {
-            eprintln!("nginx cannot be stopped:\n{}", self.process.tail());
-        }
     }
 }
 
