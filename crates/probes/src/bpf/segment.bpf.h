@@ -449,25 +449,28 @@ static __noinline int follow_resent(struct connection *connection, u64 other_key
 	struct sock *sk = (struct sock *)connection->sock;
 	u32 was, state, srtt_us = BPF_CORE_READ((struct tcp_sock *)sk, srtt_us) >> 3;
 	u64 now = bpf_ktime_get_ns(), since;
-	struct connection *other;
+	struct connection *other = NULL;
 	struct tcp_view view;
+	bool in_vain;
 
 	look_at(&view, sk);
 	notice_resent(connection, &view, segment->count, now);
 	catch_up(connection, &view, now);
 	was = state_of(connection, &view);
-	set_loss(&connection->lost, view.una, segment->end, flight_since(connection, &view), now,
-		 srtt_us);
+	if (connection->other)
+		other = other_end(connection, other_key, &view);
+	/* What has arrived already was not lost, only long under way, or its acknowledgement was. */
+	in_vain = other && has_received(other, segment->end);
+	if (!in_vain)
+		set_loss(&connection->lost, view.una, segment->end,
+			 flight_since(connection, &view), now, srtt_us);
 	connection->resent_at = now;
 	connection->resent[resent_by(sk) % RESENT_KINDS]++;
 	since = connection->lost.since;
 	state = state_of(connection, &view);
 	if ((was ^ state) & ~NET_FLAPPING)
 		add_own(connection, now, since_of(connection, &view, state), state);
-	if (!connection->other)
-		return nothing();
-	other = other_end(connection, other_key, &view);
-	if (!other || !other->watched || has_received(other, segment->end))
+	if (!other || !other->watched || in_vain)
 		return nothing();
 	set_loss(&other->peer_lost, view.una, segment->end, since, now, srtt_us);
 	add_mirror(other, now, other->peer_lost.since, NET_HERE | NET_PEER_LOST);

@@ -199,7 +199,11 @@ fn merge(all: &[Seen]) -> Vec<Phase> {
                 true => known.0 & !UNSENT,
                 false => known.0,
             };
-            let state = NetState(old & !MIRRORED | phase.state.0 & MIRRORED);
+            let mut state = NetState(old & !MIRRORED | phase.state.0 & MIRRORED);
+            // Bytes arrive that nobody saw written: since when they were under way is not known.
+            if known.has(NetState::ARRIVED) && phase.state.has(NetState::ARRIVED) {
+                state = state.with(NetState::LATE);
+            }
             if state == known {
                 continue;
             }

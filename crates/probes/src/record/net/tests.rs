@@ -108,6 +108,25 @@ fn only_the_late_phase_itself_is_late() {
 }
 
 #[test]
+fn what_arrives_after_all_had_arrived_was_written_at_an_unknown_instant() {
+    let late = NetState::LATE.0;
+    let own = [phase(900_000, UNACKED | HERE)];
+    let mirror = [
+        phase(950_000, HERE | ARRIVED),
+        phase(1_200_000, HERE | ARRIVED),
+        phase(1_300_000, HERE | ARRIVED),
+    ];
+    let seen = seen(&record(&own, &mirror));
+    let expected = [
+        (900_000, UNACKED | HERE),
+        (950_000, UNACKED | HERE | ARRIVED),
+        (1_200_000, UNACKED | HERE | ARRIVED | late),
+        (1_300_000, UNACKED | HERE | ARRIVED | late),
+    ];
+    assert_eq!(states(&seen), expected);
+}
+
+#[test]
 fn what_has_all_arrived_is_not_unsent_any_more() {
     let dropped = NetState::DROPPED.0;
     let unsent = NetState::UNSENT.0 | NetState::NAGLE.0 | NetState::WINDOW.0;
