@@ -185,7 +185,8 @@ fn phases(record: &net_record) -> (Vec<Phase>, bool) {
 }
 
 /// One list: each phase has what is the newest of both rings. What the mirror says before the own end said
-/// anything is left out.
+/// anything is left out. Where all had arrived, and then more arrives or not all has arrived any more though
+/// no flight began, bytes have joined those that were not acknowledged yet.
 fn merge(all: &[Seen]) -> Vec<Phase> {
     let mut merged: Vec<Phase> = Vec::with_capacity(all.len());
     for seen in all {
@@ -193,16 +194,15 @@ fn merge(all: &[Seen]) -> Vec<Phase> {
         if seen.mirrored {
             let Some(last) = merged.last() else { continue };
             // Late was that phase, not this one.
-            let known = last.state.without(NetState::LATE);
+            let known = last.state.without(NetState::LATE.with(NetState::JOINED));
             // Everything that was written has arrived: so none of it is unsent any more.
             let old = match phase.state.has(NetState::ARRIVED) {
                 true => known.0 & !UNSENT,
                 false => known.0,
             };
             let mut state = NetState(old & !MIRRORED | phase.state.0 & MIRRORED);
-            // Bytes arrive that nobody saw written: since when they were under way is not known.
             if known.has(NetState::ARRIVED) && phase.state.has(NetState::ARRIVED) {
-                state = state.with(NetState::LATE);
+                state = state.with(NetState::JOINED);
             }
             if state == known {
                 continue;
@@ -213,10 +213,21 @@ fn merge(all: &[Seen]) -> Vec<Phase> {
                     .filter(|_| state.since_bit() == last.state.since_bit());
             }
             phase.state = state;
+        } else if merged
+            .last()
+            .is_some_and(|last| joins(last.state, phase.state))
+        {
+            phase.state = phase.state.with(NetState::JOINED);
         }
         merged.push(phase);
     }
     merged
+}
+
+/// Whether bytes were written between two phases while others, which had arrived, were not acknowledged.
+fn joins(last: NetState, next: NetState) -> bool {
+    let unacked = last.has(NetState::UNACKED) && next.has(NetState::UNACKED);
+    unacked && last.has(NetState::ARRIVED) && !next.has(NetState::ARRIVED)
 }
 
 const _: () = assert!(OWN.is_power_of_two() && MIRROR.is_power_of_two());

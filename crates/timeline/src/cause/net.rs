@@ -238,13 +238,20 @@ impl<'c> View<'c> {
         !is_late && !self.phases()[place].state.has(NetState::UNFOLLOWED)
     }
 
+    /// Whether bytes were written in a phase that says that all had arrived, nobody saw when.
+    fn is_joined(&self, place: usize) -> bool {
+        let next = self.phases().get(place + 1);
+        next.is_some_and(|next| next.state.has(NetState::JOINED))
+    }
+
     /// Whether a loss is known to hold: by the phase that the instant lies in, or by a later one that
     /// says since when.
     fn is_lost(&self, place: Option<usize>, at: Ns, bit: NetState, resent: bool) -> bool {
         let proved = place.filter(|&place| self.is_proved(place));
         let now = proved.map(|place| self.phases()[place].state);
         let outwards = LOST_OUT.has(bit);
-        if outwards && now.is_some_and(|now| has_arrived(now, bit)) {
+        let all_seen = place.is_none_or(|place| !self.is_joined(place));
+        if outwards && all_seen && now.is_some_and(|now| has_arrived(now, bit)) {
             return false;
         }
         // A probe asks after an acknowledgement that is late; of a peer that takes no more, that says
@@ -315,6 +322,9 @@ impl<'c> View<'c> {
         // The peer does not even take what it is to answer.
         if unsent && state.has(NetState::WINDOW) {
             return (Cause::NetSend, Some(Aspect::Window));
+        }
+        if self.is_joined(place) {
+            return (self.awaited.unseen(), Some(Aspect::NotKnown));
         }
         let under_way = state.has(NetState::UNACKED) && !has_arrived(state, NetState::UNACKED);
         if under_way && !(self.is_answered(place) && at >= self.least_arrival(place)) {

@@ -260,6 +260,10 @@ impl NetState {
     /// It held already before this phase's instant, since when is not known: so what the phase before
     /// says up to here is not proved.
     pub const LATE: NetState = NetState(1 << 16);
+    /// Bytes that nobody saw written were under way before this phase's instant, since when is not known: so
+    /// what the phase before says of the arrival of all bytes is not proved up to here. Not of the kernel
+    /// side: it shows where what it tells is put together.
+    pub const JOINED: NetState = NetState(1 << 17);
 
     /// The bits that have an instant of their own, by which of them a phase's `since` means: the first
     /// one here that it has.

@@ -351,6 +351,7 @@ fn phase(text: &str) -> Phase {
         "corked" => NetState::CORKED,
         "unfollowed" => NetState::UNFOLLOWED,
         "late" => NetState::LATE,
+        "joined" => NetState::JOINED,
         bit => panic!("no such state: {bit}"),
     });
     Phase {

@@ -13,6 +13,7 @@ use lacuna_timeline::event::Retransmits;
 const UNACKED: u32 = NetState::UNACKED.0;
 const HERE: u32 = NetState::HERE.0;
 const ARRIVED: u32 = NetState::ARRIVED.0;
+const LOST: u32 = NetState::LOST.0;
 const PEER_LOST: u32 = NetState::PEER_LOST.0;
 const UNKNOWN: u32 = u32::MAX;
 
@@ -108,9 +109,12 @@ fn only_the_late_phase_itself_is_late() {
 }
 
 #[test]
-fn what_arrives_after_all_had_arrived_was_written_at_an_unknown_instant() {
-    let late = NetState::LATE.0;
-    let own = [phase(900_000, UNACKED | HERE)];
+fn bytes_join_those_that_had_arrived_at_an_unknown_instant() {
+    let joined = NetState::JOINED.0;
+    let own = [
+        phase(900_000, UNACKED | HERE),
+        phase(1_400_000, UNACKED | HERE | LOST),
+    ];
     let mirror = [
         phase(950_000, HERE | ARRIVED),
         phase(1_200_000, HERE | ARRIVED),
@@ -120,8 +124,9 @@ fn what_arrives_after_all_had_arrived_was_written_at_an_unknown_instant() {
     let expected = [
         (900_000, UNACKED | HERE),
         (950_000, UNACKED | HERE | ARRIVED),
-        (1_200_000, UNACKED | HERE | ARRIVED | late),
-        (1_300_000, UNACKED | HERE | ARRIVED | late),
+        (1_200_000, UNACKED | HERE | ARRIVED | joined),
+        (1_300_000, UNACKED | HERE | ARRIVED | joined),
+        (1_400_000, UNACKED | HERE | LOST | joined),
     ];
     assert_eq!(states(&seen), expected);
 }

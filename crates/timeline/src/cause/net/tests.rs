@@ -43,7 +43,7 @@ fn connection(rng: &mut Rng) -> Connection {
                 at,
                 since: (!rng.one_in(3)).then(|| rng.between(1, at)),
                 // Few bits at once, or some rule would never be reached.
-                state: NetState((rng.next() & rng.next() & 0x1_ffff) as u32),
+                state: NetState((rng.next() & rng.next() & 0x3_ffff) as u32),
             }
         })
         .collect();
