@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A long way, on which nothing is lost: 80 milliseconds there, and as many back.
+//! A long way, on which nothing is lost: 80 milliseconds there, and as many back. Some packets come twice, so
+//! that the ends are told of what they had already.
 //!
 //! Truth: `payments`'s and `bank`'s clocks: a question is on its way until `bank` has it; from then on it is
 //! the peer's turn, and the way back. That nothing was lost, `tc -s qdisc` says.
@@ -29,7 +30,7 @@ use crate::talk::Way;
 
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "netem-delay",
-    story: "the way is long, and nothing is lost on it",
+    story: "the way is long, some packets come twice, and nothing is lost on it",
     play,
     parts: PARTS,
 };
@@ -41,8 +42,9 @@ fn play(stage: &Stage<'_>) -> Result<(), Stop> {
     let mut talk = Talk::start(stage, Way::Switched)?;
     let switch = talk.switch()?;
     let delay_ms = any_of(70..=90);
+    let line = format!("delay {delay_ms}ms 5ms duplicate 30%");
     for port in PORTS {
-        disturb(switch, port, &format!("delay {delay_ms}ms 5ms"))?;
+        disturb(switch, port, &line)?;
     }
     // Both ends' kernel sides learn how long the way is now.
     talk.ask(Question {
