@@ -67,14 +67,14 @@ fn play(stage: &Stage<'_>) -> Result<(), Stop> {
         talk.ask(Question::slow(waits, 0..=60))?;
         await_drops(stage, service)?;
         sleep(Duration::from_millis(any_of(0..=50)));
-        // It counts on until it drops no more.
         within(service, || command(&wide))?;
+        let told = talk.told()?;
+        // It stays until the question is through: while it is taken away, what is sent is dropped uncounted.
         let drops = drops_of(service, DEVICE)?;
         let place = within(service, || {
             command(&format!("tc qdisc del dev {DEVICE} root"))?;
             place()
         })?;
-        let told = talk.told()?;
         let exchange = told.exchanges.first().context("nothing was asked")?;
         let dropped_ns = exchange.heard_ns.saturating_sub(exchange.asked_ns);
         let bank_ns = exchange.answered_ns.saturating_sub(exchange.heard_ns);
