@@ -51,11 +51,14 @@ pub(crate) struct Retransmits {
     pub(crate) fast: u64,
 }
 
-/// Segments that this host dropped in one place.
+/// Segments of one end that this host dropped in one place.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Dropped {
     /// How many.
     pub(crate) count: u64,
+    /// They were sent by the other end.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub(crate) incoming: bool,
     /// Who dropped them ("qdisc", "netfilter", ...).
     pub(crate) reason: String,
     /// The network device that they were to pass, by its number in its namespace; 0 where not known.

@@ -19,13 +19,8 @@ use super::Names;
 pub(super) fn evidence(seen: &NetEvidence, names: &Names<'_>) -> ConnectionEvidence {
     let (local, remote, netns) = names.ends(seen.connection);
     let aspects = seen.aspects.iter();
-    let dropped = |dropped: &event::Dropped| Dropped {
-        count: dropped.count.into(),
-        reason: dropped.reason.name().to_owned(),
-        ifindex: dropped.ifindex,
-        netns: dropped.netns,
-        device: dropped.device.text(),
-    };
+    let ours = seen.drops.iter().map(|one| dropped(one, false));
+    let incoming = seen.peer_drops.iter().map(|one| dropped(one, true));
     ConnectionEvidence {
         local,
         remote,
@@ -39,11 +34,22 @@ pub(super) fn evidence(seen: &NetEvidence, names: &Names<'_>) -> ConnectionEvide
             probes: seen.probes,
             fast: seen.fast,
         },
-        dropped: seen.drops.iter().map(dropped).collect(),
+        dropped: ours.chain(incoming).collect(),
         srtt_ns: seen.srtt_ns,
         rto_ns: seen.rto_ns,
         shared_connection: seen.shared,
         peer: peer(seen, names),
+    }
+}
+
+fn dropped(dropped: &event::Dropped, incoming: bool) -> Dropped {
+    Dropped {
+        count: dropped.count.into(),
+        incoming,
+        reason: dropped.reason.name().to_owned(),
+        ifindex: dropped.ifindex,
+        netns: dropped.netns,
+        device: dropped.device.text(),
     }
 }
 
@@ -83,16 +89,21 @@ fn words(cause: Cause, seen: &NetEvidence) -> Vec<String> {
     ];
     let sent_again = kinds.into_iter().filter(|kind| kind.0 > 0);
     words.extend(sent_again.map(|(count, kind)| format!("{kind} x{count}")));
-    let places: Vec<String> = seen.drops.iter().filter_map(place).collect();
+    let places =
+        |drops: &[event::Dropped]| -> Vec<String> { drops.iter().filter_map(place).collect() };
     for (aspect, words_of) in seen
         .aspects
         .iter()
         .filter_map(|&(aspect, _)| Some((aspect, in_words(aspect)?)))
     {
-        let is_drop = matches!(aspect, Aspect::DroppedOut | Aspect::DroppedIn);
-        words.push(match is_drop && !places.is_empty() {
-            true => format!("{words_of} {}", places.join(" and ")),
-            false => words_of.to_owned(),
+        let places = match aspect {
+            Aspect::DroppedOut => places(&seen.drops),
+            Aspect::DroppedIn => places(&seen.peer_drops),
+            _ => Vec::new(),
+        };
+        words.push(match places.is_empty() {
+            true => words_of.to_owned(),
+            false => format!("{words_of} {}", places.join(" and ")),
         });
     }
     match cause {

@@ -19,6 +19,7 @@ use super::quantity::count;
 use super::quantity::grouped;
 use crate::answer::CauseAnswer;
 use crate::answer::ConnectionEvidence;
+use crate::answer::Dropped;
 use crate::answer::Retransmits;
 
 /// One line: causes that are told together.
@@ -258,11 +259,18 @@ fn befell(connection: &ConnectionEvidence) -> String {
             .shared_connection
             .then(|| "shared by threads".to_owned()),
     );
-    for dropped in &connection.dropped {
-        let (reason, many) = (plain(&dropped.reason), grouped(dropped.count));
-        items.push(format!("dropped {many} ({reason})"));
-    }
+    items.extend(connection.dropped.iter().map(of_drops));
     items.join(", ")
+}
+
+/// What was dropped in one place: "dropped 3 on the way out (qdisc at eth0)".
+fn of_drops(dropped: &Dropped) -> String {
+    let way = if dropped.incoming { "in" } else { "out" };
+    let (many, reason) = (grouped(dropped.count), plain(&dropped.reason));
+    match plain(&dropped.device) {
+        device if device.is_empty() => format!("dropped {many} on the way {way} ({reason})"),
+        device => format!("dropped {many} on the way {way} ({reason} at {device})"),
+    }
 }
 
 /// Why something is not known, in words. A reason that this version does not know speaks for itself.

@@ -77,7 +77,7 @@ wire! {
     object_record: 144,
     stack_record: 144,
     snapshot_record: 120,
-    net_record: 352,
+    net_record: 400,
     read_record: 32,
 }
 

@@ -83,7 +83,7 @@ fn seen(phases: Vec<Phase>) -> Connection {
 }
 
 /// What can be lost, with the call that waits for it.
-fn losses() -> [(Call, Connection); 3] {
+fn losses() -> [(Call, Connection); 4] {
     let timeouts = Connection {
         retransmits: Retransmits {
             timeouts: 2,
@@ -97,18 +97,33 @@ fn losses() -> [(Call, Connection); 3] {
             phase(1_000, NetState::HEARD, None),
         ])
     };
+    let drops = Dropped {
+        count: 3,
+        reason: DropReason::Qdisc,
+        ifindex: 3,
+        netns: 4_026_532_200,
+        device: DeviceName::of(b"eth0"),
+    };
     let dropped = Connection {
-        dropped: Some(Dropped {
-            count: 3,
-            reason: DropReason::Qdisc,
-            ifindex: 3,
-            netns: 4_026_532_200,
-            device: DeviceName::of(b"eth0"),
-        }),
+        dropped: Some(drops),
         ..seen(vec![
             phase(90, UNSENT.with(NetState::DROPPED), Some(90)),
             phase(811, NetState::ASKED, None),
             phase(1_000, NetState::HEARD, None),
+        ])
+    };
+    let dropped_both_ways = Connection {
+        dropped: Some(drops),
+        peer_dropped: Some(Dropped {
+            count: 1,
+            reason: DropReason::Netfilter,
+            device: DeviceName::of(b"veth1"),
+            ..drops
+        }),
+        ..seen(vec![
+            phase(90, UNSENT.with(NetState::DROPPED), Some(90)),
+            phase(500, HERE.with(NetState::PEER_DROPPED), Some(500)),
+            phase(1_000, HERE.with(NetState::HEARD), None),
         ])
     };
     let lost_in = Connection {
@@ -119,7 +134,7 @@ fn losses() -> [(Call, Connection); 3] {
             phase(1_000, HERE.with(NetState::HEARD), None),
         ])
     };
-    [timeouts, dropped, lost_in].map(|seen| (Call::Recv, seen))
+    [timeouts, dropped, lost_in, dropped_both_ways].map(|seen| (Call::Recv, seen))
 }
 
 /// What else can befall a connection, with the call that waits for it.

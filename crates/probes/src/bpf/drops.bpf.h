@@ -8,14 +8,10 @@
 #ifndef LACUNA_DROPS_H
 #define LACUNA_DROPS_H
 
-/* Where a dropped segment came from, and its stretch of numbers; false: it carries none. */
 struct dropped_segment {
 	struct ends ends; /* local: the sender */
-	u32 end;
-	u32 netns;
-	u32 ifindex;
-	u32 kind;
-	u8 device[DEVICE_NAME];
+	u32 end;          /* of its stretch of numbers */
+	struct net_drops here;
 };
 
 struct ip_start {
@@ -68,6 +64,7 @@ static __always_inline u32 read_network(struct ends *ends, u64 header, u32 proto
 	return sizeof(six);
 }
 
+/* Whether it carries any numbers. */
 static __noinline int read_dropped(struct dropped_segment *found, struct sk_buff *skb)
 {
 	u64 header = (u64)skb->head + skb->network_header;
@@ -86,27 +83,21 @@ static __noinline int read_dropped(struct dropped_segment *found, struct sk_buff
 	found->ends.local.port = tcp.from;
 	found->ends.remote.port = tcp.to;
 	if (device) {
-		found->ifindex = BPF_CORE_READ(device, ifindex);
-		found->netns = BPF_CORE_READ(device, nd_net.net, ns.inum);
-		bpf_core_read(found->device, sizeof(found->device), &device->name);
+		found->here.ifindex = BPF_CORE_READ(device, ifindex);
+		found->here.netns = BPF_CORE_READ(device, nd_net.net, ns.inum);
+		bpf_core_read(found->here.device, sizeof(found->here.device), &device->name);
 	}
 	if (is_loopback(&found->ends.local) && is_loopback(&found->ends.remote))
-		found->ends.netns = found->netns;
+		found->ends.netns = found->here.netns;
 	return found->end != bpf_ntohl(tcp.seq);
 }
 
-static __always_inline void note_drop(struct connection *connection,
-				      const struct dropped_segment *found, u64 now)
+static __always_inline void note_drop(struct net_drops *drops, const struct net_drops *here)
 {
-	struct tcp_sock *tp = (struct tcp_sock *)connection->sock;
+	u32 count = drops->count + 1;
 
-	set_trouble(&connection->dropped, read_word((u64)&tp->snd_una), found->end, now);
-	connection->dropped_at = now;
-	connection->drops++;
-	connection->drop_kind = found->kind;
-	connection->drop_ifindex = found->ifindex;
-	connection->drop_netns = found->netns;
-	__builtin_memcpy(connection->drop_device, found->device, sizeof(connection->drop_device));
+	*drops = *here;
+	drops->count = count;
 }
 
 static __noinline int follow_drop(struct sk_buff *skb, u32 kind)
@@ -118,17 +109,22 @@ static __noinline int follow_drop(struct sk_buff *skb, u32 kind)
 
 	if (!read_dropped(&found, skb))
 		return 0;
-	found.kind = kind;
 	now = bpf_ktime_get_ns();
+	found.here.at = now;
+	found.here.kind = kind;
 	key = key_of(&found.ends);
 	connection = bpf_map_lookup_elem(&connections, &key);
-	if (connection && connection->sock && connection->watched)
-		note_drop(connection, &found, now);
+	if (connection && connection->sock && connection->watched) {
+		tp = (struct tcp_sock *)connection->sock;
+		set_trouble(&connection->dropped, read_word((u64)&tp->snd_una), found.end, now);
+		note_drop(&connection->drops, &found.here);
+	}
 	key = other_key_of(&found.ends);
 	connection = bpf_map_lookup_elem(&connections, &key);
 	if (connection && connection->sock && connection->watched) {
 		tp = (struct tcp_sock *)connection->sock;
 		set_trouble(&connection->peer_dropped, read_word((u64)&tp->rcv_nxt), found.end, now);
+		note_drop(&connection->peer_drops, &found.here);
 	}
 	return 0;
 }

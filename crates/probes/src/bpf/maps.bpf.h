@@ -196,7 +196,6 @@ struct connection {
 	struct trouble peer_lost;    /* (mirror) */
 	struct trouble dropped;      /* (drop) */
 	struct trouble peer_dropped; /* (drop) */
-	u64 dropped_at;              /* (drop) the latest */
 	u32 watched;   /* (wait) a watched thread waited on it, or is expected to */
 	u32 heard;     /* bytes have arrived */
 	u32 heard_at;  /* write_seq as bytes last arrived */
@@ -217,12 +216,10 @@ struct connection {
 	u32 peer_tried;   /* the same of what it had tried */
 	u32 resent[RESENT_KINDS];
 	u32 resent_told[RESENT_KINDS]; /* (wait) */
-	u32 drops;      /* (drop), as the next four */
-	u32 drop_kind;
-	u32 drop_ifindex;
-	u32 drop_netns;
-	u8 drop_device[DEVICE_NAME];
-	u32 drops_told; /* (wait) */
+	u32 drops_told;      /* (wait) */
+	u32 peer_drops_told; /* (wait) */
+	struct net_drops drops;      /* (drop) those ever */
+	struct net_drops peer_drops; /* (drop) */
 	u32 own_count;
 	u32 mirror_count; /* (mirror) */
 	struct net_phase own[NET_OWN];

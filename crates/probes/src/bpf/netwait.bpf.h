@@ -120,6 +120,13 @@ static __always_inline void await_direct(struct cpu_state *cpu, struct thread_st
 	state->awaited = cpu->awaited;
 }
 
+static __always_inline void fill_drops(struct net_drops *told, const struct net_drops *ever, u32 *before)
+{
+	*told = *ever;
+	told->count -= *before;
+	*before += told->count;
+}
+
 static __always_inline void fill_counts(struct net_record *record, struct connection *connection)
 {
 	for (int i = 0; i < RESENT_KINDS; i++) {
@@ -127,13 +134,8 @@ static __always_inline void fill_counts(struct net_record *record, struct connec
 		connection->resent_told[i] += record->resent[i];
 	}
 	record->resent_at = connection->resent_at;
-	record->drops = connection->drops - connection->drops_told;
-	connection->drops_told += record->drops;
-	record->dropped_at = connection->dropped_at;
-	record->drop_kind = connection->drop_kind;
-	record->drop_ifindex = connection->drop_ifindex;
-	record->drop_netns = connection->drop_netns;
-	__builtin_memcpy(record->drop_device, connection->drop_device, sizeof(record->drop_device));
+	fill_drops(&record->dropped, &connection->drops, &connection->drops_told);
+	fill_drops(&record->peer_dropped, &connection->peer_drops, &connection->peer_drops_told);
 }
 
 /*

@@ -333,6 +333,16 @@ struct net_phase {
 
 #define NET_SINCE_UNKNOWN 0xffffffffU
 
+/* What this host dropped of one end since the last record of its connection; where, of the latest. */
+struct net_drops {
+	record_u64 at;
+	record_u32 count;
+	record_u32 kind; /* enum drop_kind */
+	record_u32 ifindex;
+	record_u32 netns;
+	record_u8 device[DEVICE_NAME]; /* what it was called then */
+};
+
 /*
  * What a connection was like in a wait. The rings are as they were found while others may have written
  * to them: of an entry whose turn came between `_before` and `_after` nothing is known, nor of the one
@@ -346,22 +356,18 @@ struct net_record {
 	record_u64 reader;      /* thread whose wait it ended before, 0: none */
 	record_u64 peer_reader; /* who reads at the other end (netwait.bpf.h), 0: nobody yet, or not known */
 	record_u64 resent_at;
-	record_u64 dropped_at;
 	record_u32 srtt_us;
 	record_u32 rtt_min_us;
 	record_u32 rto_us; /* without back-off */
 	record_u32 resent[RESENT_KINDS]; /* since the last record of this connection */
-	record_u32 drops;                /* the same */
-	record_u32 drop_ifindex;
-	record_u32 drop_netns;
 	record_u32 own_before;
 	record_u32 own_after;
 	record_u32 mirror_before;
 	record_u32 mirror_after;
-	record_u16 drop_kind;
-	record_u8 accepted;
-	record_u8 unused;
-	record_u8 drop_device[DEVICE_NAME]; /* what it was called then */
+	record_u32 accepted;
+	record_u32 unused;
+	struct net_drops dropped;
+	struct net_drops peer_dropped; /* of the other end */
 	struct net_phase sample; /* at `out`; `at` 0: none was taken */
 	struct net_phase own[NET_OWN];
 	struct net_phase mirror[NET_MIRROR];
@@ -387,7 +393,7 @@ _Static_assert(sizeof(struct thread_record) == 88, "thread");
 _Static_assert(sizeof(struct object_record) == 144, "object");
 _Static_assert(sizeof(struct stack_record) == 144, "stack");
 _Static_assert(sizeof(struct snapshot_record) == 120, "snapshot");
-_Static_assert(sizeof(struct net_record) == 352, "net");
+_Static_assert(sizeof(struct net_record) == 400, "net");
 _Static_assert(sizeof(struct read_record) == 32, "read");
 
 #endif

@@ -4,6 +4,7 @@
 //! The rings were copied while others may have written to them, so what may be torn is left out. What
 //! the own end saw replaces all that held before; what the other end saw replaces only what it can know.
 
+use crate::skel::types::net_drops;
 use crate::skel::types::net_phase;
 use crate::skel::types::net_record;
 use crate::skel::types::net_resent;
@@ -65,7 +66,13 @@ pub(super) fn told(record: &net_record) -> Net {
             rtt_min_ns: microseconds(record.rtt_min_us),
             rto_ns: microseconds(record.rto_us),
             retransmits: retransmits(record),
-            dropped: dropped(record, &phases),
+            dropped: dropped(&record.dropped, record.out, NetState::DROPPED, &phases),
+            peer_dropped: dropped(
+                &record.peer_dropped,
+                record.out,
+                NetState::PEER_DROPPED,
+                &phases,
+            ),
             cut,
             phases,
         },
@@ -100,18 +107,18 @@ fn retransmits(record: &net_record) -> Retransmits {
 
 /// They also belong to it if the latest was before it, as the program wrote, and nothing was done about it
 /// until the wait began.
-fn dropped(record: &net_record, phases: &[Phase]) -> Option<Dropped> {
+fn dropped(drops: &net_drops, out: Ns, state: NetState, phases: &[Phase]) -> Option<Dropped> {
     // Instants of drops are told in microseconds.
-    let is_latest = |since: Ns| since <= record.dropped_at.saturating_add(999);
-    let mut of_drops = phases.iter().filter(|one| one.state.has(NetState::DROPPED));
+    let is_latest = |since: Ns| since <= drops.at.saturating_add(999);
+    let mut of_drops = phases.iter().filter(|one| one.state.has(state));
     let in_force = of_drops.any(|phase| phase.since.is_some_and(is_latest));
-    let is_of_wait = record.dropped_at >= record.out || in_force;
-    (is_of_wait && record.drops > 0).then(|| Dropped {
-        count: counted(record.drops),
-        reason: DropReason::of(record.drop_kind),
-        ifindex: record.drop_ifindex,
-        netns: record.drop_netns,
-        device: DeviceName(record.drop_device),
+    let is_of_wait = drops.at >= out || in_force;
+    (is_of_wait && drops.count > 0).then(|| Dropped {
+        count: counted(drops.count),
+        reason: DropReason::of(counted(drops.kind)),
+        ifindex: drops.ifindex,
+        netns: drops.netns,
+        device: DeviceName(drops.device),
     })
 }
 

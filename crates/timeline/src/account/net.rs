@@ -40,8 +40,10 @@ pub struct NetEvidence {
     pub probes: u64,
     /// Segments sent again because acknowledgements told so.
     pub fast: u64,
-    /// Segments that this host dropped, by place and reason; at most [`EVIDENCE_MAX`].
+    /// Segments of this end that this host dropped, by place and reason; at most [`EVIDENCE_MAX`].
     pub drops: Vec<Dropped>,
+    /// The same of the other end.
+    pub peer_drops: Vec<Dropped>,
     /// The largest smoothed round trip; 0: not measured.
     pub srtt_ns: Ns,
     /// The largest retransmission timeout; 0: not known.
@@ -130,6 +132,7 @@ impl NetEvidence {
             probes: 0,
             fast: 0,
             drops: Vec::new(),
+            peer_drops: Vec::new(),
             srtt_ns: 0,
             rto_ns: 0,
         }
@@ -149,9 +152,8 @@ impl NetEvidence {
             self.timeouts = self.timeouts.saturating_add(timeouts.into());
             self.probes = self.probes.saturating_add(probes.into());
             self.fast = self.fast.saturating_add(fast.into());
-            told.dropped
-                .into_iter()
-                .for_each(|dropped| self.drop_at(dropped));
+            add_drops(&mut self.drops, told.dropped.as_slice());
+            add_drops(&mut self.peer_drops, told.peer_dropped.as_slice());
         }
     }
 
@@ -165,23 +167,20 @@ impl NetEvidence {
         self.fast = self.fast.saturating_add(other.fast);
         self.srtt_ns = self.srtt_ns.max(other.srtt_ns);
         self.rto_ns = self.rto_ns.max(other.rto_ns);
-        other
-            .drops
-            .iter()
-            .for_each(|dropped| self.drop_at(*dropped));
+        add_drops(&mut self.drops, &other.drops);
+        add_drops(&mut self.peer_drops, &other.peer_drops);
     }
+}
 
-    /// Adds drops to those of the same place, whatever it was called; at most [`EVIDENCE_MAX`] places, the first.
-    fn drop_at(&mut self, new: Dropped) {
-        let place = |dropped: &Dropped| (dropped.reason, dropped.ifindex, dropped.netns);
-        for known in &mut self.drops {
-            if place(known) == place(&new) {
-                known.count = known.count.saturating_add(new.count);
-                return;
-            }
-        }
-        if self.drops.len() < EVIDENCE_MAX {
-            self.drops.push(new);
+/// Adds drops to those of the same place, whatever it was called; at most [`EVIDENCE_MAX`] places, the first.
+fn add_drops(places: &mut Vec<Dropped>, others: &[Dropped]) {
+    let place = |dropped: &Dropped| (dropped.reason, dropped.ifindex, dropped.netns);
+    for new in others {
+        let known = places.iter_mut().find(|known| place(known) == place(new));
+        if let Some(known) = known {
+            known.count = known.count.saturating_add(new.count);
+        } else if places.len() < EVIDENCE_MAX {
+            places.push(*new);
         }
     }
 }

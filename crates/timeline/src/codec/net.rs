@@ -26,6 +26,7 @@ mod has {
     pub(super) const RETRANSMITS: u8 = 1 << 4;
     pub(super) const DROPPED: u8 = 1 << 5;
     pub(super) const READER: u8 = 1 << 6;
+    pub(super) const PEER_DROPPED: u8 = 1 << 7;
 }
 
 /// Writes it after a wait that began at `from`; nothing where there is nothing to tell.
@@ -52,7 +53,7 @@ pub(super) fn write(out: &mut Writer<'_>, rings: &mut Rings, from: Ns, told: &To
             out.number(count.into());
         }
     }
-    if let Some(dropped) = seen.dropped {
+    for dropped in [seen.dropped, seen.peer_dropped].into_iter().flatten() {
         out.number(dropped.count.into());
         out.number(dropped.reason as u64);
         out.number(dropped.ifindex.into());
@@ -73,6 +74,7 @@ fn flags_of(seen: &Connection) -> u8 {
         (has::READER, seen.reader.is_some()),
         (has::RETRANSMITS, seen.retransmits != Retransmits::default()),
         (has::DROPPED, seen.dropped.is_some()),
+        (has::PEER_DROPPED, seen.peer_dropped.is_some()),
     ] {
         flags |= if on { bit } else { 0 };
     }
@@ -116,16 +118,12 @@ pub(super) fn read(input: &mut Reader<'_>, rings: &mut Rings, from: Ns) -> Optio
             fast: small()?,
         },
     };
-    let dropped = match flags & has::DROPPED {
-        0 => None,
-        _ => Some(Dropped {
-            count: small()?,
-            reason: DropReason::of(small()?),
-            ifindex: input.number()?.try_into().ok()?,
-            netns: input.number()?.try_into().ok()?,
-            device: read_device(input)?,
-        }),
+    let mut drops = |bit| match flags & bit {
+        0 => Some(None),
+        _ => Some(Some(read_dropped(input)?)),
     };
+    let dropped = drops(has::DROPPED)?;
+    let peer_dropped = drops(has::PEER_DROPPED)?;
     Some(Told::Seen(Box::new(Connection {
         accepted: flags & has::ACCEPTED != 0,
         peer_thread,
@@ -135,9 +133,20 @@ pub(super) fn read(input: &mut Reader<'_>, rings: &mut Rings, from: Ns) -> Optio
         rto_ns,
         retransmits,
         dropped,
+        peer_dropped,
         cut: flags & has::CUT != 0,
         phases: read_phases(input, from)?,
     })))
+}
+
+fn read_dropped(input: &mut Reader<'_>) -> Option<Dropped> {
+    Some(Dropped {
+        count: input.number()?.try_into().ok()?,
+        reason: DropReason::of(input.number()?.try_into().ok()?),
+        ifindex: input.number()?.try_into().ok()?,
+        netns: input.number()?.try_into().ok()?,
+        device: read_device(input)?,
+    })
 }
 
 fn read_device(input: &mut Reader<'_>) -> Option<DeviceName> {

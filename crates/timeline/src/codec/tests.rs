@@ -183,6 +183,13 @@ fn told(rng: &mut Rng, out: Ns) -> Told {
         since: maybe(rng, any),
         state: NetState(any(rng) as u32),
     };
+    let dropped = |rng: &mut Rng| Dropped {
+        count: any(rng) as u16,
+        reason: DropReason::of(rng.below(12) as u16),
+        ifindex: any(rng) as u32,
+        netns: any(rng) as u32,
+        device: DeviceName::of(b"veth0123456789ab".get(..rng.below(17) as usize).unwrap()),
+    };
     Told::Seen(Box::new(Connection {
         accepted: rng.one_in(2),
         peer_thread: maybe(rng, |rng| ThreadId(any(rng))),
@@ -195,13 +202,8 @@ fn told(rng: &mut Rng, out: Ns) -> Told {
             probes: (any(rng) >> 48) as u16,
             fast: rng.below(3) as u16,
         },
-        dropped: maybe(rng, |rng| Dropped {
-            count: any(rng) as u16,
-            reason: DropReason::of(rng.below(12) as u16),
-            ifindex: any(rng) as u32,
-            netns: any(rng) as u32,
-            device: DeviceName::of(b"veth0123456789ab".get(..rng.below(17) as usize).unwrap()),
-        }),
+        dropped: maybe(rng, dropped),
+        peer_dropped: maybe(rng, dropped),
         cut: rng.one_in(2),
         phases: (0..rng.below(PHASES_MAX as u64 + 1))
             .map(|_| phase(rng))

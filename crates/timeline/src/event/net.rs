@@ -58,8 +58,10 @@ pub struct Connection {
     pub rto_ns: Ns,
     /// What was sent again, since the last wait that it ended.
     pub retransmits: Retransmits,
-    /// What this host dropped of it, since the last wait that it ended.
+    /// What this host dropped of what this end sent, since the last wait that it ended.
     pub dropped: Option<Dropped>,
+    /// The same of what the other end sent.
+    pub peer_dropped: Option<Dropped>,
     /// Older phases were overwritten: before the first one nothing is known.
     pub cut: bool,
     /// From the one in force at switch-out on, oldest first; at least one, at most [`PHASES_MAX`].
@@ -77,18 +79,18 @@ pub struct Retransmits {
     pub fast: u16,
 }
 
-/// Segments that this host itself dropped.
+/// Segments that this host itself dropped, all of one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Dropped {
     /// How many.
     pub count: u16,
-    /// Who dropped them, and why.
+    /// Who dropped the latest of them, and why; the same of what follows.
     pub reason: DropReason,
     /// The network device that they were to pass; 0: not known.
     pub ifindex: u32,
     /// Inode number of that device's network namespace; 0: not known.
     pub netns: u32,
-    /// What that device was called there as it dropped the latest of them.
+    /// What that device was called there then.
     pub device: DeviceName,
 }
 

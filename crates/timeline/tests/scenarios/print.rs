@@ -115,7 +115,9 @@ fn connection(text: &mut String, net: &NetEvidence) {
     if net.shared {
         text.push_str(", shared");
     }
-    for dropped in &net.drops {
+    let ours = net.drops.iter().map(|dropped| ("", dropped));
+    let peers = net.peer_drops.iter().map(|dropped| ("peer's ", dropped));
+    for (whose, dropped) in ours.chain(peers) {
         let Dropped {
             count,
             reason,
@@ -125,7 +127,7 @@ fn connection(text: &mut String, net: &NetEvidence) {
         } = dropped;
         let _ = write!(
             text,
-            ", {count} dropped: {} device {ifindex} in {netns}",
+            ", {count} {whose}dropped: {} device {ifindex} in {netns}",
             reason.name()
         );
     }

@@ -220,13 +220,15 @@ impl Script {
     fn net(&mut self, id: u64, words: &Words<'_>) -> Net {
         let (last, _, _) = *self.threads.entry(id).or_default();
         let count = |key| words.number(key).unwrap_or(0) as u16;
-        let dropped = words.number("drops").map(|drops| Dropped {
-            count: drops as u16,
-            reason: DropReason::of(count("reason")),
-            ifindex: words.number("ifindex").unwrap_or(0) as u32,
-            netns: words.number("netns").unwrap_or(0) as u32,
-            device: DeviceName::default(),
-        });
+        let dropped = |key| {
+            words.number(key).map(|drops| Dropped {
+                count: drops as u16,
+                reason: DropReason::of(count("reason")),
+                ifindex: words.number("ifindex").unwrap_or(0) as u32,
+                netns: words.number("netns").unwrap_or(0) as u32,
+                device: DeviceName::default(),
+            })
+        };
         let phases = words.get("phases").map(|list| list.split(','));
         Net {
             thread: ThreadId(id),
@@ -244,7 +246,8 @@ impl Script {
                     probes: count("probes"),
                     fast: count("fast"),
                 },
-                dropped,
+                dropped: dropped("drops"),
+                peer_dropped: dropped("peer-drops"),
                 cut: words.has("cut"),
                 phases: phases.into_iter().flatten().map(phase).collect(),
             },

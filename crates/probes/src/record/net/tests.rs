@@ -5,6 +5,7 @@ use super::told;
 use crate::skel::types::net_phase;
 use crate::skel::types::net_record;
 use lacuna_timeline::event::Connection;
+use lacuna_timeline::event::Dropped;
 use lacuna_timeline::event::NetState;
 use lacuna_timeline::event::Ns;
 use lacuna_timeline::event::PHASES_MAX;
@@ -182,18 +183,24 @@ fn too_many_phases_are_cut_at_the_front() {
 fn counts_from_before_the_wait_are_not_of_it() {
     let mut record = record(&[phase(900_000, 4)], &[]);
     record.resent = [3, 2, 1];
-    record.drops = 70_000;
-    (record.resent_at, record.dropped_at) = (999_999, 999_999);
+    (record.dropped.count, record.peer_dropped.count) = (70_000, 2);
+    record.resent_at = 999_999;
+    (record.dropped.at, record.peer_dropped.at) = (999_999, 999_999);
     let before = seen(&record);
     assert_eq!(
-        (before.retransmits, before.dropped),
-        (Retransmits::default(), None)
+        (before.retransmits, before.dropped, before.peer_dropped),
+        (Retransmits::default(), None, None)
     );
-    (record.resent_at, record.dropped_at) = (1_000_000, 1_000_000);
+    record.peer_dropped.at = 1_000_000;
+    let answers = seen(&record);
+    let count_of = |dropped: Option<Dropped>| dropped.map(|dropped| dropped.count);
+    assert_eq!(count_of(answers.peer_dropped), Some(2));
+    assert_eq!(answers.dropped, None);
+    (record.resent_at, record.dropped.at) = (1_000_000, 1_000_000);
     let within = seen(&record);
     let counts = within.retransmits;
     assert_eq!((counts.timeouts, counts.probes, counts.fast), (3, 2, 1));
-    assert_eq!(within.dropped.map(|dropped| dropped.count), Some(u16::MAX));
+    assert_eq!(count_of(within.dropped), Some(u16::MAX));
 }
 
 #[test]
@@ -204,7 +211,7 @@ fn a_drop_that_holds_as_the_wait_begins_is_of_it() {
     };
     let drops = |since_us| {
         let mut record = record(&[dropped(since_us)], &[]);
-        (record.drops, record.dropped_at) = (1, 990_500);
+        (record.dropped.count, record.dropped.at) = (1, 990_500);
         seen(&record).dropped.map(|dropped| dropped.count)
     };
     // Microseconds are rounded down: it may have begun up to one earlier than it says.
