@@ -228,6 +228,12 @@ fn root_an_answer_lost_while_its_thread_polls_was_asked_for_before() {
         lost_ns >= trail.left_in[2].at - trail.left_in[1].at,
         "{lost_ns} {seen:#?}"
     );
+    // From the request's arrival on, until the answer was sent, the other end thought.
+    let joined = first(seen, NetState::JOINED);
+    assert_eq!(joined, None, "nothing was written in between: {seen:#?}");
+    let peer_ns = caused(&session, cycle, Cause::NetPeer);
+    let thought = trail.right_out[0].at - trail.right_in[0].at;
+    assert_close("thought", peer_ns, thought, slack_ns());
 }
 
 /// As where the kernel does not trace what runs on top of some threads: no hook tells of it.

@@ -192,6 +192,7 @@ struct connection {
 	u64 resent_at;
 	u64 oldest_sent; /* when the segment at `oldest` was first sent, as last seen */
 	u64 gap_since;
+	u64 arrived_at; /* (mirror) when the other end had all up to `arrived`, at the latest */
 	struct trouble lost;
 	struct trouble peer_lost;    /* (mirror) */
 	struct trouble dropped;      /* (drop) */
@@ -208,8 +209,7 @@ struct connection {
 	u32 idle_una;  /* snd_una as nothing was in flight */
 	u32 idle_tried; /* of the view, then */
 	u32 oldest;
-	u32 arrived;   /* (mirror) up to where the other end has everything, if `arrived_set` */
-	u32 arrived_set;
+	u32 arrived;   /* (mirror) up to where the other end has everything, if there is one */
 	u32 closed;
 	u32 resent_seen;  /* of all segments ever sent again, those that were noticed */
 	u32 peer_resent;  /* how many the other end had sent again as that was last looked at */

@@ -239,7 +239,7 @@ static __noinline u32 state_of(const struct connection *connection, const struct
 	u32 heard = nonzero(connection->heard) & ~asked;
 	u32 unknown = nonzero(connection->turn_unknown) & ~asked & ~nonzero(connection->heard);
 	u32 here = nonzero((u32)(connection->other >> 32) | (u32)connection->other);
-	u32 arrived = nonzero(connection->arrived_set) & ~is_after(view->write, connection->arrived);
+	u32 arrived = here & ~is_after(view->write, connection->arrived);
 
 	return nonzero(view->una ^ view->write) * NET_UNACKED | held_by(connection, view) |
 	       troubles(connection, view) | asked * NET_ASKED | (heard & 1) * NET_HEARD |
@@ -305,6 +305,15 @@ static __always_inline void add_mirror(struct connection *connection, u64 at, u6
 	connection->mirror_count = count + 1;
 }
 
+/* The other end has all up to there. Whoever sees how far that is sees no instant from before it. */
+static __always_inline void set_arrived(struct connection *connection, u32 received, u64 now)
+{
+	connection->arrived_at = now;
+	barrier();
+	connection->arrived = received;
+	barrier();
+}
+
 /* Bytes arrive. What was written since that happened last is what they answer. */
 static __always_inline void hear(struct connection *connection, u32 written)
 {
@@ -366,6 +375,7 @@ static __noinline struct connection *other_end(struct connection *connection, u6
 {
 	struct connection *other = bpf_map_lookup_elem(&connections, &key);
 	struct tcp_view its;
+	u64 now;
 
 	if (!other || !other->sock || other == connection)
 		return NULL;
@@ -375,11 +385,10 @@ static __noinline struct connection *other_end(struct connection *connection, u6
 	if (after(view->una, its.received) || after(its.received, view->nxt) ||
 	    after(its.una, view->received) || after(view->received, its.nxt))
 		return NULL;
-	connection->arrived = its.received;
-	connection->arrived_set = 1;
+	now = bpf_ktime_get_ns();
+	set_arrived(connection, its.received, now);
 	connection->other = other->sock;
-	other->arrived = view->received;
-	other->arrived_set = 1;
+	set_arrived(other, view->received, now);
 	other->other = connection->sock;
 	return other;
 }

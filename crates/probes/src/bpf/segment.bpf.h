@@ -190,7 +190,7 @@ static __noinline int catch_up(struct connection *connection, const struct tcp_v
 		state |= NET_LATE;
 		began = now;
 	} else { /* what the other end saw since then, it told at its own instants */
-		state &= ~(NET_PEER_LOST | (came & (NET_UNACKED | NET_DROPPED) ? NET_ARRIVED : 0));
+		state &= ~(NET_PEER_LOST | (connection->arrived_at > began ? NET_ARRIVED : 0));
 	}
 	add_own(connection, began < last ? last : began, since, state);
 	return nothing();
@@ -236,8 +236,7 @@ static __always_inline void tell_arrival(struct connection *other, u32 received,
 	u32 written;
 
 	written = read_word((u64)&its->write_seq);
-	other->arrived = received;
-	other->arrived_set = 1;
+	set_arrived(other, received, now);
 	if (received == written)
 		add_mirror(other, now, 0, NET_HERE | NET_ARRIVED);
 }
